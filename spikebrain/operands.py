@@ -1,0 +1,87 @@
+"""The declared kind of an operand, and one call that tells a listener of a product.
+
+A spiking network's energy depends on what its products multiply: a binary spike or an
+integer level turns a multiplication into accumulations, a real number does not. Whether
+a tensor is a spike train is not guessed from its values; the module that multiplies
+*declares* it here. Counting (``energy``), auditing (``convert``) and firing-rate
+statistics are listeners. Where nobody listens, nothing is computed.
+
+    events = []
+    with listen(events.append):
+        encoder(x, lengths)
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+_listeners = []
+
+
+class Kind(str, Enum):
+    """What an operand's elements can be."""
+
+    BINARY = "binary"  # 0 or 1
+    LEVEL = "level"  # an integer 0..T, standing for that many binary spikes
+    REAL = "real"
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product as it happened, over valid frames only.
+
+    module : the nn.Module that multiplied
+    part : which of its products (``"weight"``, ``"scores"``, ``"values"``, ...)
+    left, right : kinds of the two operands
+    macs : multiply-accumulates that a dense implementation needs
+    accumulates : additions that are left when only spikes are processed, a level-3
+        spike counting 3; None where no operand is a spike (``macs`` is then the cost)
+    """
+
+    module: torch.nn.Module
+    part: str
+    left: Kind
+    right: Kind
+    macs: int
+    accumulates: int | None = None
+
+
+@dataclass(frozen=True)
+class Firing:
+    """What one layer of neurons fired, over valid frames only.
+
+    module : the neuron
+    counts : Tensor (C,), float64, spikes per channel, a level-3 spike counting 3
+    frames : number of valid (utterance, frame) pairs behind ``counts``
+    levels : T, so that ``counts / (frames * levels)`` is the firing rate
+    saturated : Tensor (C,), float64, how often a channel fired all T spikes
+    """
+
+    module: torch.nn.Module
+    counts: torch.Tensor
+    frames: int
+    levels: int
+    saturated: torch.Tensor
+
+
+@contextmanager
+def listen(listener):
+    """Calls ``listener(event)`` for every Product and Firing inside the block. Blocks nest."""
+    _listeners.append(listener)
+    try:
+        yield listener
+    finally:
+        _listeners.remove(listener)
+
+
+def listening():
+    """True inside a :func:`listen` block; callers compute an event only then."""
+    return bool(_listeners)
+
+
+def tell(event):
+    """Hands ``event`` to every listener."""
+    for listener in _listeners:
+        listener(event)
