@@ -14,6 +14,7 @@ statistics are listeners. Where nobody listens, nothing is computed.
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 
@@ -26,6 +27,33 @@ class Kind(str, Enum):
     BINARY = "binary"  # 0 or 1
     LEVEL = "level"  # an integer 0..T, standing for that many binary spikes
     REAL = "real"
+
+
+class Spikes(NamedTuple):
+    """A declared spike train, as it passes from a neuron to the product that reads it.
+
+    value : Tensor (B, L, C), what the product multiplies: level * gain; carries the gradient
+    code : Tensor (B, L, C), uint8, the level in bits 0-6; all that a product keeps for its backward pass
+    gain : Tensor (C,), value of one spike
+    levels : T, the largest level; 1 for a binary train
+    counts : Tensor (B,), int64, valid frames of each utterance; frames past them hold no spike
+    """
+
+    value: torch.Tensor
+    code: torch.Tensor
+    gain: torch.Tensor
+    levels: int
+    counts: torch.Tensor
+
+    @property
+    def kind(self):
+        """Kind.BINARY for T = 1, else Kind.LEVEL."""
+        return Kind.BINARY if self.levels == 1 else Kind.LEVEL
+
+    @property
+    def level(self):
+        """The integer levels (B, L, C), uint8."""
+        return self.code & 127
 
 
 @dataclass(frozen=True)

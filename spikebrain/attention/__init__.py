@@ -1,0 +1,1 @@
+"""What mixes over time, as functions of queries, keys, values and frame counts."""

@@ -1,0 +1,125 @@
+"""Convolutional subsampling in front of the encoder: 4x or 6x fewer frames, no padding.
+
+    factor 4 : 3x3 stride 2, 3x3 stride 2        frames (L - 3) // 2 + 1, twice
+    factor 6 : 3x3 stride 2, 5x5 stride 3        (the LibriSpeech model: only with it 99.36 M parameters come out)
+
+The convolutions are unpadded, so that a frame that comes out has seen frames of its own utterance only, and an
+utterance has the same number of frames in any batch. The linear projection to the model's width, which ESPnet counts
+to this layer, is SpeechBrain's ``custom_src_module``.
+"""
+
+import torch
+from torch import nn
+
+from spikebrain import lengths as frames
+from spikebrain import operands
+from spikebrain.neurons import MultiLevelSpike
+
+GEOMETRY = {4: ((3, 2), (3, 2)), 6: ((3, 2), (5, 3))}
+
+
+def subsampled_frames(count, factor):
+    """Encoder frames of ``count`` feature frames (an int or a tensor), by formula."""
+    for kernel, stride in GEOMETRY[factor]:
+        count = frames.conv_frames(count, kernel, stride)
+    return count
+
+
+class Conv2dSubsampling(nn.Module):
+    """Two convolutions over time and mel bands.
+
+    Arguments
+    ---------
+    channels : int
+        Filters of both convolutions (the paper's models: d_model).
+    factor : int
+        4 or 6.
+    n_mels : int
+        Bands of the input.
+    activation : str
+        "relu" (an ordinary front end) or "spike": multi-level neurons after both convolutions, so that the second one
+        and the projection behind it are fed by spikes (the paper's energy figures suggest it, its text is silent).
+    levels : int
+        T of those neurons.
+    """
+
+    def __init__(self, channels, factor=4, n_mels=80, activation="relu", levels=6):
+        super().__init__()
+        if factor not in GEOMETRY:
+            raise ValueError(f"factor is {factor}: choose 4 (two 3x3, stride 2) or 6 (3x3 stride 2, 5x5 stride 3)")
+        if activation not in ("relu", "spike"):
+            raise ValueError(f"activation is {activation!r}: choose relu or spike")
+        self.channels, self.factor, self.n_mels, self.activation = channels, factor, n_mels, activation
+        (kernel_1, stride_1), (kernel_2, stride_2) = GEOMETRY[factor]
+        self.conv_1 = nn.Conv2d(1, channels, kernel_1, stride_1)
+        self.conv_2 = nn.Conv2d(channels, channels, kernel_2, stride_2)
+        if activation == "spike":
+            bands = frames.conv_frames(n_mels, kernel_1, stride_1)
+            self.sn_1 = MultiLevelSpike(channels * bands, levels)
+            self.sn_2 = MultiLevelSpike(self.out_features, levels)
+
+    @property
+    def out_features(self):
+        """Width of the output: channels times the bands that are left."""
+        return self.channels * subsampled_frames(self.n_mels, self.factor)
+
+    def forward(self, x, lengths=None):
+        """Subsamples features.
+
+        Arguments
+        ---------
+        x : Tensor (B, L, n_mels)
+        lengths : Tensor (B,), optional
+            Relative lengths.
+
+        Returns
+        -------
+        (out, lengths') : out (B, L', out_features), 0 on padding; lengths' (B,) relative to L', None for None.
+
+        Raises
+        ------
+        ValueError
+            When x has other bands, or an utterance is too short to leave one frame.
+        """
+        if x.shape[-1] != self.n_mels:
+            raise ValueError(f"x has {x.shape[-1]} mel bands, the front end expects {self.n_mels}: set n_mels={x.shape[-1]}")
+        counts = [frames.absolute(lengths, x)]
+        for kernel, stride in GEOMETRY[self.factor]:
+            counts.append(frames.conv_frames(counts[-1], kernel, stride))
+        self._check(counts)
+        y = self.conv_1(x.unsqueeze(1))
+        y = self._activate(y, getattr(self, "sn_1", None), counts[1])
+        self._tell(y, counts)
+        y = self._activate(self.conv_2(y), getattr(self, "sn_2", None), counts[2]).transpose(1, 2).flatten(2)
+        if lengths is None:
+            return y, None
+        short = frames.relative(counts[2], y.shape[1])
+        return frames.zero_padding(y, short), short
+
+    def _check(self, counts):
+        if bool((counts[-1] < 1).any()):
+            shortest = int(counts[0].min())
+            needed = next(n for n in range(1, 64) if subsampled_frames(n, self.factor) >= 1)
+            raise ValueError(
+                f"an utterance has {shortest} feature frames, {self.factor}x subsampling needs {needed}: drop utterances that short"
+            )
+
+    def _activate(self, y, neuron, counts):
+        """ReLU, or spikes of one neuron a (channel, band); y (B, C, L, F)."""
+        if neuron is None:
+            return torch.relu(y)
+        flat = y.transpose(1, 2)
+        return neuron.fire(flat.flatten(2), counts).value.view(flat.shape).transpose(1, 2)
+
+    def _tell(self, y, counts):
+        """Declares the second convolution's spike-driven product; a spike reaches at most kernel^2 / stride^2 outputs a filter."""
+        if self.activation != "spike" or not operands.listening():
+            return
+        kernel, stride = GEOMETRY[self.factor][1]
+        bands = subsampled_frames(self.n_mels, self.factor)
+        macs = int(counts[2].sum()) * bands * kernel**2 * self.channels**2
+        levels = (y.detach() * self.sn_1.levels).round()
+        reach = nn.functional.unfold(levels.sum(1, keepdim=True), kernel, stride=stride).sum(1).view(len(y), -1, bands)
+        valid = torch.arange(reach.shape[1], device=y.device) < counts[2].unsqueeze(1)
+        accumulates = int((reach.sum(2) * valid).sum()) * self.channels
+        operands.tell(operands.Product(self.conv_2, "weight", operands.Kind.LEVEL, operands.Kind.REAL, macs, accumulates))

@@ -1,0 +1,150 @@
+"""The op of multi-level spikes: an integer 0..T that stands for T binary steps of an integrate-and-fire neuron.
+
+``reference`` is the definition, ``eager`` runs it anywhere, ``cpu`` is compiled. What a layer keeps for its backward
+pass is one byte an element: bits 0-6 hold the level, bit 7 says whether the straight-through gradient passes. The
+product that reads the spikes keeps the same bytes (see :func:`decode`), not a copy in floats.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from spikebrain.kernels import dispatch
+from spikebrain.kernels.multilevel import cpu, eager, reference
+
+_FAST = {"eager": eager, "cpu": cpu}
+
+
+class FireOptions(NamedTuple):
+    """Numbers of the op: u = x / top * ratio ; s = floor(clip(u + offset, 0, levels)).
+
+    theta : d top / d maximum, where the derivative of ``top`` is followed to the arg-max.
+    """
+
+    levels: int
+    ratio: float
+    offset: float = 0.0
+    theta: float = 1.0
+
+
+@torch.library.custom_op("spikebrain::multilevel_fire", mutates_args=())
+def _fire(
+    x: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, counts: torch.Tensor, row: torch.Tensor,
+    numbers: list[float], implementation: str,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _FAST[implementation].forward(x, top, gain, counts, _options(numbers))
+
+
+@_fire.register_fake
+def _(x, top, gain, counts, row, numbers, implementation):
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+
+
+@torch.library.custom_op("spikebrain::multilevel_fire_backward", mutates_args=())
+def _fire_backward(
+    grad: torch.Tensor, code: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, row: torch.Tensor,
+    numbers: list[float], implementation: str,
+) -> torch.Tensor:  # fmt: skip
+    options = _options(numbers)
+    middle = reference.middles(options.levels, options.offset, grad)
+    dx, through = _FAST[implementation].backward(grad, code, gain * options.ratio / top, middle)
+    at_peak = torch.where(row >= 0, through.to(grad.dtype) * (-options.theta) * gain / top, 0)
+    dx.flatten(0, -2).scatter_add_(0, row.clamp(min=0).unsqueeze(0), at_peak.unsqueeze(0))
+    return dx
+
+
+@_fire_backward.register_fake
+def _(grad, code, top, gain, row, numbers, implementation):
+    return torch.empty_like(grad)
+
+
+def _keep(ctx, inputs, output):
+    _, top, gain, _, row, ctx.numbers, ctx.implementation = inputs
+    ctx.save_for_backward(output[1], top, gain, row)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _back(ctx, grad, _):
+    code, top, gain, row = ctx.saved_tensors
+    return _fire_backward(grad, code, top, gain, row, ctx.numbers, ctx.implementation), *[None] * 6
+
+
+_fire.register_autograd(_back, setup_context=_keep)
+
+
+def _options(numbers):
+    return FireOptions(int(numbers[0]), *numbers[1:])
+
+
+@torch.library.custom_op("spikebrain::multilevel_channel_max", mutates_args=())
+def _channel_max(x: torch.Tensor, counts: torch.Tensor, implementation: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return _FAST[implementation].channel_max(x, counts)
+
+
+@_channel_max.register_fake
+def _(x, counts, implementation):
+    return x.new_empty(x.shape[-1]), torch.empty(x.shape[-1], dtype=torch.long, device=x.device)
+
+
+@torch.library.custom_op("spikebrain::multilevel_decode", mutates_args=())
+def _decode(code: torch.Tensor, gain: torch.Tensor, implementation: str) -> torch.Tensor:
+    return _FAST[implementation].decode(code, gain)
+
+
+@_decode.register_fake
+def _(code, gain, implementation):
+    return torch.empty_like(code, dtype=gain.dtype)
+
+
+def channel_max(x, counts, implementation=None):
+    """Largest valid value of each channel, and where it is first reached.
+
+    Arguments
+    ---------
+    x : Tensor (B, L, C), float32 or float64
+    counts : Tensor (B,), int64, valid frames of each utterance
+    implementation : str, optional
+        See :func:`spikebrain.kernels.dispatch.choose`.
+
+    Returns
+    -------
+    (top, row) : Tensors (C,); ``row`` is the index b * L + l, int64. Neither carries a gradient.
+    """
+    name = dispatch.choose(x, implementation, cpu.SOURCE)
+    if name == "reference":
+        return reference.channel_max(x.detach(), counts)
+    return _channel_max(x.detach(), counts, name)
+
+
+def fire(x, top, gain, counts, row, options, implementation=None):
+    """Fires ``s = floor(clip(x / top * ratio + offset, 0, levels))`` spikes and returns ``s * gain``.
+
+    Arguments
+    ---------
+    x : Tensor (B, L, C), float32 or float64
+        Presynaptic input.
+    top : Tensor (C,), > 0
+        Input that fires ``ratio`` spikes; gets no gradient of its own.
+    gain : Tensor (C,)
+        Value of one spike; gets no gradient.
+    counts : Tensor (B,), int64
+        Valid frames; frames past them emit nothing.
+    row : Tensor (C,), int64
+        Flat row whose element ``top`` follows (gradient ``options.theta``), or -1 where ``top`` is a constant.
+    options : FireOptions
+    implementation : str, optional
+
+    Returns
+    -------
+    y : Tensor (B, L, C), with gradient
+    code : Tensor (B, L, C), uint8: level in bits 0-6, bit 7 set where 0 <= u <= levels
+    """
+    name = dispatch.choose(x, implementation, cpu.SOURCE)
+    if name == "reference":
+        return reference.fire(x, top, gain, counts, row, options)
+    return _fire(x, top, gain, counts, row, [float(n) for n in options], name)
+
+
+def decode(code, gain):
+    """The spikes ``level * gain`` (..., C), in gain's dtype, from code bytes (..., C) and ``gain`` (C,)."""
+    return _decode(code, gain, dispatch.choose(gain, None, cpu.SOURCE))

@@ -1,0 +1,70 @@
+"""Every neuron, encoder and published size by name: one explicit list, over which the laws are tested."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spikebrain.encoders import iml_spikeformer as iml
+from spikebrain.neurons import IterativeLIF, MultiLevelSpike
+
+KINDS = ("neuron", "encoder", "size", "ann")
+_IML = "IML-Spikeformer, arXiv 2507.07396, IEEE TNNLS 37(3), 2026"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered constructor.
+
+    name : what a YAML says
+    constructor : builds it; neurons take ``channels``, encoders ``num_layers, d_model, nhead, d_ffn, dropout, causal`` and
+        their own switches
+    kind : "neuron" and "encoder" follow ``forward(x, lengths=None, state=None) -> (out, state)``; "size" is an encoder with
+        a published size's numbers; "ann" a comparator without spikes
+    causal : whether a frame depends on itself and earlier ones only
+    paper : the source
+    parameters : exact trainable parameters of a size, biases and norms as published
+    """
+
+    name: str
+    constructor: Callable
+    kind: str
+    causal: bool
+    paper: str
+    parameters: int | None = None
+
+
+_ENTRIES = (
+    Entry("imls", MultiLevelSpike, "neuron", True, _IML),
+    Entry("mls", lambda channels, **k: MultiLevelSpike(channels, mode="mls", **k), "neuron", True, _IML),
+    Entry("lif_multistep", IterativeLIF, "neuron", True, _IML),
+    Entry("iml_spikeformer", iml.IMLSpikeformer, "encoder", False, _IML),
+    Entry("iml_spikeformer_literal", iml.paper_literal, "encoder", False, _IML),
+    Entry("iml_spikeformer_linear", lambda **k: iml.IMLSpikeformer(score="linear", **k), "encoder", False, _IML),
+    Entry("iml_spikeformer_sdsa3", lambda **k: iml.IMLSpikeformer(attention="sdsa3", **k), "encoder", False, _IML),
+    Entry("iml_spikeformer_mls", lambda **k: iml.IMLSpikeformer(neuron="mls", **k), "encoder", False, _IML),
+    Entry("iml_spikeformer_multistep", lambda **k: iml.IMLSpikeformer(neuron="lif_multistep", **k), "encoder", False, _IML),
+    Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376),
+    Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240),
+    Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104),
+    Entry("iml_spikeformer_librispeech_18", iml.librispeech_18, "size", False, _IML, 56_743_936),
+)
+
+
+def entries(kind=None, causal=None):
+    """The registered entries, in order, optionally only those of one ``kind`` or ``causal`` flag."""
+    return [e for e in _ENTRIES if (kind is None or e.kind == kind) and (causal is None or e.causal == causal)]
+
+
+def entry(name):
+    """The entry called ``name``; a ValueError lists what there is and names the nearest."""
+    found = {e.name: e for e in _ENTRIES}
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(str(name), found, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"nothing is registered under {name!r}{hint}: choose one of {', '.join(found)}")
+
+
+def build(name, **arguments):
+    """Builds the entry called ``name``."""
+    return entry(name).constructor(**arguments)
