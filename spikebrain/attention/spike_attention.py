@@ -54,8 +54,7 @@ def attention_weights(q, k, counts, options):
 
 def _before_last_mask(q, k, counts, options):
     """:func:`attention_weights` up to the softmax; only "post_softmax" does anything after it."""
-    scores = torch.matmul(q, k.transpose(-2, -1))
-    scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    scores = _products(q, k)
     hidden = _hidden_keys(counts, scores, options.causal)
     if options.hdm == "log_bias" and options.score == "softmax":
         scores.mul_(_scale(q, counts, options)).add_(distances(scores.shape[-1], scores) * options.log_phi)
@@ -64,6 +63,14 @@ def _before_last_mask(q, k, counts, options):
     if options.score == "linear":
         return scores.masked_fill_(hidden, 0)
     return torch.softmax(scores.masked_fill_(hidden, -torch.inf), -1)
+
+
+def _products(q, k):
+    """q k^T in float32 at least; in half precision q is made smaller first, against overflow of the sum."""
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        return torch.matmul(q, k.transpose(-2, -1))
+    shrink = q.shape[-1] ** -0.5
+    return torch.matmul(q * shrink, k.transpose(-2, -1)).float().div_(shrink)
 
 
 def _factor(q, scores, counts, options):

@@ -115,7 +115,7 @@ class MultiLevelSpike(nn.Module):
             raise ValueError(f"mode is {mode!r}: choose imls (threshold from the input) or mls (fixed threshold)")
         self.channels, self.levels, self.mode = channels, levels, mode
         self.options = options or FiringOptions()
-        self._warned = False
+        self._seen = self._warned = False
         if mode == "imls":
             self.register_buffer("running_max", torch.zeros(channels))
 
@@ -165,9 +165,18 @@ class MultiLevelSpike(nn.Module):
             self._update(batch_max)
             if not self.options.running_in_training:
                 return self._spikes(x, counts, self._top(batch_max), row=row)
-        if bool((self.running_max == 0).all()):
+        if not self._has_seen():
             return self._fire_unseen(x, counts)
         return self._spikes(x, counts, self._top(self.running_max.to(x.dtype)))
+
+    def _has_seen(self):
+        """Whether a training batch was seen; asked of the buffer until it says yes, not at every forward."""
+        self._seen = self._seen or bool((self.running_max > 0).any())
+        return self._seen
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self._seen = False
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _top(self, maximum):
         return maximum.clamp(min=self.options.eps) * self.options.threshold
@@ -198,7 +207,7 @@ class MultiLevelSpike(nn.Module):
 
     def _update(self, batch_max):
         """Eq. 11; not while a checkpointed segment is recomputed inside the backward pass, which has seen this batch before."""
-        if torch._C._current_graph_task_id() != -1:
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
             new = _max_over_processes(batch_max) if self.options.sync == "running" else batch_max

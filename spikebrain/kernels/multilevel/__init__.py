@@ -15,6 +15,11 @@ from spikebrain.kernels.multilevel import cpu, eager, reference
 _FAST = {"eager": eager, "cpu": cpu}
 
 
+def _fast(x, implementation):
+    """The module that runs on ``x``; chosen inside the registered ops, where no tracer looks."""
+    return _FAST[dispatch.choose(x, implementation or None, cpu.SOURCE)]
+
+
 class FireOptions(NamedTuple):
     """Numbers of the op: u = x / top * ratio ; s = floor(clip(u + offset, 0, levels)).
 
@@ -32,7 +37,7 @@ def _fire(
     x: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, counts: torch.Tensor, row: torch.Tensor,
     numbers: list[float], implementation: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    return _FAST[implementation].forward(x, top, gain, counts, _options(numbers))
+    return _fast(x, implementation).forward(x, top, gain, counts, _options(numbers))
 
 
 @_fire.register_fake
@@ -47,7 +52,7 @@ def _fire_backward(
 ) -> torch.Tensor:  # fmt: skip
     options = _options(numbers)
     middle = reference.middles(options.levels, options.offset, grad)
-    dx, through = _FAST[implementation].backward(grad, code, gain * options.ratio / top, middle)
+    dx, through = _fast(grad, implementation).backward(grad, code, gain * options.ratio / top, middle)
     at_peak = torch.where(row >= 0, through.to(grad.dtype) * (-options.theta) * gain / top, 0)
     dx.flatten(0, -2).scatter_add_(0, row.clamp(min=0).unsqueeze(0), at_peak.unsqueeze(0))
     return dx
@@ -78,7 +83,7 @@ def _options(numbers):
 
 @torch.library.custom_op("spikebrain::multilevel_channel_max", mutates_args=())
 def _channel_max(x: torch.Tensor, counts: torch.Tensor, implementation: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return _FAST[implementation].channel_max(x, counts)
+    return _fast(x, implementation).channel_max(x, counts)
 
 
 @_channel_max.register_fake
@@ -88,7 +93,7 @@ def _(x, counts, implementation):
 
 @torch.library.custom_op("spikebrain::multilevel_decode", mutates_args=())
 def _decode(code: torch.Tensor, gain: torch.Tensor, implementation: str) -> torch.Tensor:
-    return _FAST[implementation].decode(code, gain)
+    return _fast(gain, implementation).decode(code, gain)
 
 
 @_decode.register_fake
@@ -110,10 +115,9 @@ def channel_max(x, counts, implementation=None):
     -------
     (top, row) : Tensors (C,); ``row`` is the index b * L + l, int64. Neither carries a gradient.
     """
-    name = dispatch.choose(x, implementation, cpu.SOURCE)
-    if name == "reference":
+    if implementation == "reference":
         return reference.channel_max(x.detach(), counts)
-    return _channel_max(x.detach(), counts, name)
+    return _channel_max(x.detach(), counts, implementation or "")
 
 
 def fire(x, top, gain, counts, row, options, implementation=None):
@@ -139,12 +143,11 @@ def fire(x, top, gain, counts, row, options, implementation=None):
     y : Tensor (B, L, C), with gradient
     code : Tensor (B, L, C), uint8: level in bits 0-6, bit 7 set where 0 <= u <= levels
     """
-    name = dispatch.choose(x, implementation, cpu.SOURCE)
-    if name == "reference":
+    if implementation == "reference":
         return reference.fire(x, top, gain, counts, row, options)
-    return _fire(x, top, gain, counts, row, [float(n) for n in options], name)
+    return _fire(x, top, gain, counts, row, [float(n) for n in options], implementation or "")
 
 
 def decode(code, gain):
     """The spikes ``level * gain`` (..., C), in gain's dtype, from code bytes (..., C) and ``gain`` (C,)."""
-    return _decode(code, gain, dispatch.choose(gain, None, cpu.SOURCE))
+    return _decode(code, gain, "")

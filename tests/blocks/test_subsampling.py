@@ -1,0 +1,60 @@
+"""Convolutional subsampling: exact counts, frames by formula, no frame that has seen its neighbour's padding."""
+
+import pytest
+import torch
+
+from spikebrain import operands
+from spikebrain.blocks.subsampling import Conv2dSubsampling, subsampled_frames
+
+
+@pytest.mark.parametrize("factor, channels, parameters, bands", [(4, 256, 592_640, 19), (6, 512, 6_559_232, 12)])
+def test_parameters_and_width_of_the_published_front_ends(factor, channels, parameters, bands):
+    with torch.device("meta"):
+        front = Conv2dSubsampling(channels, factor)
+    assert sum(p.numel() for p in front.parameters()) == parameters
+    assert front.out_features == bands * channels
+
+
+@pytest.mark.parametrize("activation", ["relu", "spike"])
+@pytest.mark.parametrize("factor", [4, 6])
+def test_an_utterance_is_the_same_alone_and_in_a_batch(factor, activation):
+    torch.manual_seed(0)
+    front = Conv2dSubsampling(3, factor, n_mels=40, activation=activation).double()
+    for _ in range(3):
+        front(torch.randn(2, 60, 40, dtype=torch.float64))
+    front.eval()
+    x = torch.randn(3, 61, 40, dtype=torch.float64)
+    counts = [61, 33, 20]
+    out, lengths = front(x, torch.tensor(counts) / 61)
+    for i, n in enumerate(counts):
+        alone, none = front(x[i : i + 1, :n])
+        left = subsampled_frames(n, factor)
+        assert none is None and alone.shape[1] == left == round(float(lengths[i]) * out.shape[1])
+        assert torch.allclose(alone[0], out[i, :left], atol=1e-12)
+        assert out[i, left:].abs().sum() == 0
+    assert out.abs().max() > 0
+
+
+def test_too_short_or_too_wide_says_so():
+    with pytest.raises(ValueError, match="has 5 feature frames, 4x subsampling needs 7"):
+        Conv2dSubsampling(2)(torch.zeros(2, 30, 80), torch.tensor([1.0, 5 / 30]))
+    with pytest.raises(ValueError, match="x has 40 mel bands, the front end expects 80: set n_mels=40"):
+        Conv2dSubsampling(2)(torch.zeros(1, 30, 40))
+    with pytest.raises(ValueError, match="choose 4"):
+        Conv2dSubsampling(2, factor=8)
+
+
+def test_spiking_front_end_counts_the_accumulates_of_its_second_convolution():
+    """Hand count: a spike reaches every kernel position that covers it, times the filters."""
+    torch.manual_seed(0)
+    front = Conv2dSubsampling(2, 4, n_mels=15, activation="spike", levels=4)
+    events, x = [], torch.randn(1, 19, 15)
+    with operands.listen(events.append):
+        front(x)
+    product = next(e for e in events if isinstance(e, operands.Product))
+    fresh = Conv2dSubsampling(2, 4, n_mels=15, activation="spike", levels=4)
+    fresh.load_state_dict(front.state_dict())
+    y = fresh.train()._activate(fresh.conv_1(x.unsqueeze(1)), fresh.sn_1, torch.tensor([9]))
+    level = (y * 4).round()
+    ones = torch.ones(1, 2, 3, 3)
+    assert product.accumulates == int(torch.nn.functional.conv2d(level, ones, stride=2).sum()) * 2
