@@ -25,6 +25,7 @@ def _call(name, dtype, *arguments):
 
 
 def channel_max(x, counts):
+    """Largest valid value of each channel of ``x`` (B, L, C), and the flat row where it is first reached."""
     x = x.contiguous()
     top = x.new_empty(x.shape[-1])
     row = torch.empty(x.shape[-1], dtype=torch.long)
@@ -33,6 +34,7 @@ def channel_max(x, counts):
 
 
 def forward(x, top, gain, counts, options):
+    """``y`` like x, and the code bytes."""
     x = x.contiguous()
     y, code = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
     settings = (options.levels, float(options.ratio), float(options.offset))
@@ -41,6 +43,7 @@ def forward(x, top, gain, counts, options):
 
 
 def backward(grad, code, slope, middle):
+    """Derivative by x, and per channel the sum of grad * middle(level) over the elements inside."""
     grad = grad.contiguous()
     dx, through = torch.empty_like(grad), torch.empty(grad.shape[-1], dtype=torch.float64)
     _call("fire_backward", grad.dtype, grad, code, slope, middle, code.numel() // code.shape[-1], code.shape[-1], dx, through)
@@ -48,6 +51,7 @@ def backward(grad, code, slope, middle):
 
 
 def decode(code, gain):
+    """Levels of ``code`` times ``gain`` (C,)."""
     code = code.contiguous()
     out = torch.empty(code.shape, dtype=gain.dtype)
     _call("decode", gain.dtype, code, gain, code.numel() // code.shape[-1], code.shape[-1], out)

@@ -1,0 +1,32 @@
+"""Operations and energy of a spiking network beside its non-spiking twin.
+
+    counter = energy.Counter(brain.modules)            # names layers as named_modules does
+    with operands.listen(counter):
+        for batch in split:
+            ...                                        # evaluation as always
+            counter.add_utterances(feature_frames, decoder_steps)      # two (B,) counts, before subsampling
+    results["firing_rate"] = counter.firing_rate()     # {layer: {mean, std, ...}}
+    results["energy"] = energy.report(counter, energy.architecture(brain.modules))
+    plots.firing_rates(counter.rates())                # {layer: Tensor (C,)}
+
+A twin run does the same; nothing is told, so its energy is the analytic count alone.
+"""
+
+from spikebrain.energy.analytic import Architecture, Conv, architecture, macs
+from spikebrain.energy.count import Counter
+from spikebrain.energy.prices import HOROWITZ_FP32, HOROWITZ_INT8, TABLES, Prices
+from spikebrain.energy.report import SCOPES, report
+
+__all__ = [
+    "Architecture",
+    "Conv",
+    "Counter",
+    "HOROWITZ_FP32",
+    "HOROWITZ_INT8",
+    "Prices",
+    "SCOPES",
+    "TABLES",
+    "architecture",
+    "macs",
+    "report",
+]

@@ -1,0 +1,92 @@
+"""Firing rates of every neuron of every layer, one band a layer (as figure 3 of the IML-Spikeformer paper, arXiv 2507.07396)."""
+
+import os.path
+
+import numpy as np
+
+from spikebrain.plots.canvas import ALERT, INK, SPIKING, figure, plain
+
+INACTIVE = 0.01
+
+
+def firing_rates(rates, title="Firing rates"):
+    """Draws one band a layer over the neuron's index, and the histogram of all rates.
+
+    Arguments
+    ---------
+    rates : mapping of str to array (C,)
+        Layer name -> firing rate of each channel, in [0, 1], as ``Counter.rates()`` gives them. Layers may differ in C.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Channels below 0.01 (inactive) are drawn in a colour of their own. Beside each band: mean rate and share of inactive channels.
+
+    Raises
+    ------
+    ValueError
+        Without layers, or when a layer has no channel, or a rate outside [0, 1]; names the layer.
+    """
+    bands = {name: _checked(name, values) for name, values in rates.items()}
+    if not bands:
+        raise ValueError("no layer told of its firing: listen with energy.Counter while the network is evaluated")
+    canvas = figure(11, max(3.6, 1.6 + 0.2 * len(bands)))
+    canvas.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
+    grid = canvas.add_gridspec(2, 2, width_ratios=(3.2, 1), height_ratios=(1, max(0.01, len(bands) / 14 - 1)))
+    image = _bands(canvas.add_subplot(grid[:, 0]), bands)
+    _histogram(canvas.add_subplot(grid[0, 1]), np.concatenate(list(bands.values())))
+    inch = 1 / canvas.get_figheight()
+    bar = canvas.colorbar(image, ax=canvas.axes[0], location="bottom", fraction=0.3 * inch, pad=0.1 * inch, aspect=60, extend="max")
+    bar.set_label(f"firing rate (spikes per frame and level); below {INACTIVE}: red", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    return canvas
+
+
+def _checked(name, values):
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"{name} has rates of shape {values.shape}: pass one rate a channel, (C,)")
+    if not (values.min() >= 0 and values.max() <= 1 + 1e-9):
+        span = f"from {values.min():.3g} to {values.max():.3g}"
+        raise ValueError(f"{name} has rates {span}: a rate lies in [0, 1], divide counts by frames and levels")
+    return values
+
+
+def _bands(axes, bands):
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("spikes", ["#eef4f7", SPIKING, "#03293a"]).with_extremes(under=ALERT)
+    top = max(0.05, float(np.quantile(np.concatenate(list(bands.values())), 0.995)))
+    for row, values in enumerate(bands.values()):
+        edges = np.linspace(0, 1, values.size + 1)
+        image = axes.pcolormesh(edges, [row - 0.42, row + 0.42], values[None], cmap=colours, vmin=INACTIVE, vmax=top, rasterized=True)
+        _note(axes, row, f"{values.mean():6.1%}  {(values < INACTIVE).mean():8.1%}  {values.size:7d}")
+    _note(axes, -1, "  mean  inactive  neurons")
+    prefix = _common_prefix(list(bands))
+    plain(axes, prefix, "neuron index / number of neurons in the layer")
+    axes.set_yticks(range(len(bands)), [name[len(prefix) :] for name in bands], fontsize=7)
+    axes.set_ylim(len(bands) - 0.4, -1.6)
+    axes.set_xlim(0, 1.28)
+    axes.spines["bottom"].set_bounds(0, 1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    return image
+
+
+def _note(axes, row, text):
+    axes.text(1.01, row, text, va="center", fontsize=7, family="monospace", color=INK)
+
+
+def _common_prefix(names):
+    """The dotted beginning that all names share, with its last dot; their last part is never in it."""
+    shared = os.path.commonprefix([name.split(".")[:-1] for name in names])
+    return "".join(f"{part}." for part in shared)
+
+
+def _histogram(axes, values):
+    axes.hist(values, bins=np.linspace(0, max(0.1, float(values.max())), 41), color=SPIKING)
+    axes.axvline(values.mean(), color=INK, linewidth=1)
+    inactive = (values < INACTIVE).mean()
+    plain(axes, f"all {values.size} neurons", "firing rate", "neurons")
+    text = f"mean {values.mean():.1%}\ninactive (<{INACTIVE}) {inactive:.1%}\nsaturated (>0.9) {(values > 0.9).mean():.1%}"
+    axes.text(0.97, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=INK)

@@ -1,0 +1,217 @@
+"""Pictures: what is drawn is what was measured, bad numbers are refused, and a file is whole or not there."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from spikebrain import plots
+
+RATES = {
+    "Transformer.encoder.layers.0.attention.sn_in": torch.tensor([0.0, 0.2, 0.95, 0.25]),
+    "Transformer.encoder.layers.0.mlp.sn_2": torch.full((9,), 0.1),
+}
+HISTORY = [
+    {"epoch": 1, "lr": 0.1, "train_loss": 4.0, "valid_loss": 3.5, "WER": 90.0},
+    {"epoch": 2, "lr": 0.2, "train_loss": 2.0, "valid_loss": 2.5, "WER": None},
+    {"epoch": 3, "lr": 0.1, "train_loss": 1.0, "valid_loss": 1.5, "WER": 12.5},
+]
+ENERGY = {
+    "encoder_blocks": {"mJ": 0.5, "twin_mJ": 2.0},
+    "full": {"mJ": 1.5, "twin_mJ": 3.0},
+    "counting": {"utterances": 7, "prices": {"mac_pJ": 4.6, "ac_pJ": 0.9}},
+}
+
+
+def texts(figure):
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def overlapping(figure):
+    """Pairs of visible texts whose boxes overlap by more than a pixel each way."""
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    hidden = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in unseen_labels(axis)}
+    drawn = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and id(text) not in hidden]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn]
+    return [
+        (a, b)
+        for i, (a, one) in enumerate(boxes)
+        for b, other in boxes[i + 1 :]
+        if min(one.x1, other.x1) - max(one.x0, other.x0) > 1 and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
+    ]
+
+
+def unseen_labels(axis):
+    """Labels of ticks beyond the axis's ends, which matplotlib keeps and does not draw."""
+    low, high = sorted(axis.get_view_interval())
+    return [tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+
+
+def softmax(scores):
+    weights = np.exp(scores)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def many_layers(blocks):
+    generator = np.random.default_rng(0)
+    parts = ("attention.sn_in", "attention.sn_v", "attention.sn_a", "mlp.sn_1", "mlp.sn_2")
+    return {f"Transformer.encoder.layers.{b}.{part}": generator.beta(1, 7, 64) for b in range(blocks) for part in parts}
+
+
+def some_maps(blocks=5, heads=3, frames=12):
+    return [softmax(np.random.default_rng(b).normal(size=(heads, frames, frames))) for b in range(blocks)]
+
+
+def figures():
+    return {
+        "firing": plots.firing_rates(many_layers(4)),
+        "attention": plots.attention_maps(some_maps()),
+        "curves": plots.curves(HISTORY),
+        "energy": plots.energy(ENERGY),
+    }
+
+
+def test_nothing_overlaps_and_everything_is_on_the_canvas():
+    for name, figure in figures().items():
+        assert overlapping(figure) == [], name
+        assert figure.get_tightbbox().x0 > -0.05 and figure.get_tightbbox().x1 < figure.get_figwidth() + 0.05, name
+
+
+def test_the_overlap_check_can_fail():
+    figure = plots.energy(ENERGY)
+    figure.text(0.5, 0.5, "over"), figure.text(0.5, 0.5, "under")
+    assert ("over", "under") in overlapping(figure)
+
+
+def test_firing_rates_shows_means_inactive_and_sizes():
+    shown = texts(plots.firing_rates(RATES))
+    bands = [text.split() for text in shown if text.strip().endswith((" 4", " 9"))]
+    assert bands == [["35.0%", "25.0%", "4"], ["10.0%", "0.0%", "9"]]
+    assert "Transformer.encoder.layers.0." in shown and "attention.sn_in" in shown
+    assert any("saturated (>0.9) 7.7%" in text for text in shown)  # one of thirteen
+
+
+def test_every_neuron_has_its_place():
+    bands = [mesh.get_array() for mesh in plots.firing_rates(RATES).axes[0].collections]
+    assert [band.size for band in bands] == [4, 9]
+    assert np.asarray(bands[0]).ravel() == pytest.approx(RATES["Transformer.encoder.layers.0.attention.sn_in"].numpy())
+
+
+@pytest.mark.parametrize(
+    "rates, message",
+    [
+        ({}, "no layer told of its firing"),
+        ({"neuron": [0.1, 1.3]}, "neuron has rates from 0.1 to 1.3"),
+        ({"neuron": [0.1, float("nan")]}, "neuron has rates from nan"),
+        ({"neuron": [[0.1]]}, r"neuron has rates of shape \(1, 1\)"),
+    ],
+)
+def test_impossible_rates_are_refused(rates, message):
+    with pytest.raises(ValueError, match=message):
+        plots.firing_rates(rates)
+
+
+def test_attention_numbers_of_a_diagonal_and_of_uniform_attention():
+    assert plots.attention_numbers(np.eye(20)) == pytest.approx({"distance": 0, "entropy": 0, "diagonal": 1})
+    frames = 20
+    uniform = plots.attention_numbers(np.ones((frames, frames)))
+    # mean |i-j| of two uniform draws is (L^2 - 1) / 3L; within 3 of the diagonal lie 7L - 12 of L^2 cells.
+    assert uniform["distance"] == pytest.approx((frames**2 - 1) / (3 * frames))
+    assert uniform["entropy"] == pytest.approx(np.log(frames))
+    assert uniform["diagonal"] == pytest.approx((7 * frames - 12) / frames**2)
+
+
+def test_signed_maps_are_compared_by_magnitude():
+    signed = np.array([[2.0, -2.0], [0.0, 0.0]])
+    numbers = plots.attention_numbers(signed)
+    assert (numbers["distance"], numbers["entropy"]) == pytest.approx((0.25, np.log(2) / 2))
+
+
+def test_attention_maps_takes_first_middle_last_or_the_blocks_asked_for():
+    def titles(figure):
+        return [text for text in (axes.get_title(loc="left") for axes in figure.axes) if text]
+
+    maps = some_maps()
+    assert titles(plots.attention_maps(maps)) == [f"block {block}, head {head}" for block in (1, 3, 5) for head in (1, 2, 3)]
+    assert titles(plots.attention_maps(maps, blocks=[2])) == [f"block 2, head {head}" for head in (1, 2, 3)]
+    assert titles(plots.attention_maps(maps[:1])) == [f"block 1, head {head}" for head in (1, 2, 3)]
+
+
+def test_attention_maps_refuses_what_is_not_there():
+    with pytest.raises(ValueError, match=r"5 maps, blocks \[6\] asked for"):
+        plots.attention_maps(some_maps(), blocks=[6])
+    with pytest.raises(ValueError, match=r"block 1 has shape \(2, 3, 12, 12\)"):
+        plots.attention_maps([np.zeros((2, 3, 12, 12))])
+    with pytest.raises(ValueError, match="0 maps"):
+        plots.attention_maps([])
+
+
+def test_curves_draws_every_measured_number_and_no_other():
+    loss, error = plots.curves(HISTORY).axes
+    lines = {line.get_label().partition(",")[0]: line.get_xydata().tolist() for line in (*loss.lines, *error.lines)}
+    assert lines["train loss"] == [[1, 4.0], [2, 2.0], [3, 1.0]]
+    assert lines["WER"] == [[1, 90.0], [3, 12.5]]
+    assert set(lines) == {"train loss", "valid loss", "WER"}
+
+
+def test_curves_without_losses_is_an_error_and_without_error_rates_one_panel():
+    assert len(plots.curves([{"epoch": 1, "train_loss": 1.0}]).axes) == 1
+    with pytest.raises(ValueError, match="1 epochs hold no loss"):
+        plots.curves([{"epoch": 1, "WER": 3.0}])
+
+
+def test_energy_draws_both_networks_in_every_scope():
+    axes = plots.energy(ENERGY).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [2.0, 0.5, 3.0, 1.5]
+    shown = texts(axes.figure)
+    assert "0.5 mJ  (25% of the twin)" in shown and "twin 3 mJ" in shown
+    assert any("4.6 pJ" in text and "7 utterances" in text for text in shown)
+    with pytest.raises(ValueError, match=r"no scope with mJ and twin_mJ among \['counting'\]"):
+        plots.energy({"counting": {}})
+
+
+def test_small_energies_are_drawn_in_microjoules():
+    axes = plots.energy({"full": {"mJ": 0.003, "twin_mJ": 0.004}}).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([4.0, 3.0])
+    assert {"energy (µJ)", "twin 4 µJ", "3 µJ  (75% of the twin)"} <= set(texts(axes.figure))
+
+
+def test_save_writes_a_png_and_leaves_nothing_else(tmp_path):
+    from matplotlib.image import imread
+
+    path = plots.save(plots.energy(ENERGY), tmp_path / "energy.png")
+    pixels = imread(path)
+    assert pixels.shape[0] > 200 and pixels[..., :3].std() > 0.01 and pixels[0, 0, :3].tolist() == [1, 1, 1]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["energy.png"]
+    with pytest.raises(ValueError, match="energy.pdf: pictures are written as PNG: name the file energy.png"):
+        plots.save(plots.energy(ENERGY), tmp_path / "energy.pdf")
+
+
+def test_a_failed_save_keeps_the_older_picture(tmp_path):
+    path = plots.save(plots.energy(ENERGY), tmp_path / "energy.png")
+    before = path.read_bytes()
+    broken = plots.energy(ENERGY)
+    broken.axes[0].set_title(r"$\nonsense{$")  # matplotlib fails while it draws
+    with pytest.raises(ValueError):
+        plots.save(broken, path)
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["energy.png"]
+
+
+def test_importing_plots_imports_no_matplotlib_and_drawing_needs_no_display():
+    code = (
+        "import sys, spikebrain.plots as p; assert 'matplotlib' not in sys.modules; "
+        "p.curves([{'epoch': 1, 'train_loss': 1.0}]); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install spikebrain\[plots\]"):
+        plots.curves(HISTORY)

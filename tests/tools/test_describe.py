@@ -1,0 +1,118 @@
+"""``tools/describe.py``: exact published sizes, any recipe without data, and no file left behind."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(ROOT.glob("recipes/*/hparams/*.yaml"))
+RECIPES = [path for path in RECIPES if path.parent.parent.name != "shared"]
+
+
+def run(*arguments, folder):
+    command = [sys.executable, str(ROOT / "tools" / "describe.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def describe():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import describe
+    finally:
+        sys.path.pop(0)
+    return describe
+
+
+@pytest.mark.parametrize(
+    "size, with_bias, without",
+    [
+        ("iml_spikeformer_aishell_12", 30_351_890, 30_345_746),
+        ("iml_spikeformer_aishell_24", 46_132_754, 46_120_466),
+        ("iml_spikeformer_aishell_36", 61_913_618, 61_895_186),
+        ("iml_spikeformer_librispeech_18", 99_364_624, 99_346_192),
+    ],
+)
+def test_published_sizes(describe, capsys, size, with_bias, without):
+    for bias, total in ((True, with_bias), (False, without)):
+        describe.main(["--size", size, "--qk_bias", str(bias)])
+        parameters = json.loads(capsys.readouterr().out)["parameters"]
+        assert parameters["total"] == parameters["trainable"] == sum(parameters["by_module"].values()) == total
+
+
+def test_sizes_are_published_with_biases(describe, capsys):
+    describe.main(["--size", "iml_spikeformer_aishell_12"])
+    assert json.loads(capsys.readouterr().out)["qk_bias"] is True
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_recipe_is_described_without_data(describe, capsys, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    describe.main([str(path)])
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    assert parameters["total"] == sum(parameters["by_module"].values()) > 0
+    assert {"frontend", "Transformer"} <= set(parameters["by_module"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["iml_spikeformer", "transformer"])
+def test_the_full_size_recipes_have_the_published_count(describe, capsys, name):
+    path = ROOT / "recipes" / "LibriSpeech" / "hparams" / f"{name}.yaml"
+    describe.main([str(path)])
+    assert json.loads(capsys.readouterr().out)["parameters"]["total"] == 99_364_624
+
+
+def test_overrides_change_what_is_built(describe, tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "data_folder: !PLACEHOLDER\n"
+        "width: 3\n"
+        "log: !new:speechbrain.utils.train_logger.FileTrainLogger\n"
+        "    save_file: !ref <data_folder>/log.txt\n"
+        "layer: !new:torch.nn.Linear\n"
+        "    in_features: !ref <width>\n"
+        "    out_features: 5\n"
+        "modules:\n"
+        "    layer: !ref <layer>\n"
+        "    same: !ref <layer>\n"
+    )
+    assert describe.recipe(path, {})["parameters"] == {"total": 20, "trainable": 20, "by_module": {"layer": 20}}
+    assert describe.recipe(path, {"width": 7})["parameters"]["total"] == 40
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_a_module_that_cannot_be_built_without_memory_is_built_with_it(describe):
+    import torch
+
+    def build():
+        weight = torch.ones(3)
+        return torch.nn.Linear(int(weight.sum()), 2)
+
+    assert describe._without_memory(build).weight.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["no.yaml"], "no.yaml: no such file"),
+        (["--size", "iml_spikeformer_aishell_13"], "is no published size, did you mean iml_spikeformer_aishell"),
+        ([RECIPES[0], "--d_modle=3"], "has no such key, did you mean d_model?"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(describe, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        describe.main([str(word) for word in arguments])
+    assert message in ended.value.code and len(ended.value.code.splitlines()) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_the_command_line_is_fast_and_prints_json_alone(tmp_path):
+    began = time.monotonic()
+    ended = run(RECIPES[0], "--d_model=32", "--nhead=2", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["parameters"]["total"] > 0
+    assert time.monotonic() - began < 60 and list(tmp_path.iterdir()) == []

@@ -1,0 +1,188 @@
+"""``tools/results.py``: tables are made of kept runs, and a run that names a machine is not kept."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import results
+    finally:
+        sys.path.pop(0)
+    return results
+
+
+RUN = {
+    "task": "asr",
+    "corpus": "LibriSpeech",
+    "model": "iml_spikeformer_mini",
+    "protocol": "default",
+    "seed": 1,
+    "command": "python ./recipes/LibriSpeech/train.py hparams/a.yaml --data_folder=$SPIKEBRAIN_DATA/digits --seed=1",
+    "metrics": {"test-clean": {"WER": 2.0}, "test-other": {"WER": 20.0}},
+    "parameters": {"total": 1234567, "trainable": 1234567, "by_module": {"Transformer": 1234567}},
+    "firing_rate": {"a": {"mean": 0.1, "channels": 30}, "b": {"mean": 0.5, "channels": 10}},
+    "energy": {
+        "encoder_blocks": {"mJ": 0.25, "twin_mJ": 1.0},
+        "encoder+frontend": {"mJ": 1.25, "twin_mJ": 2.0},
+        "full": {"mJ": 2.25, "twin_mJ": 3.0},
+        "counting": {"utterances": 9, "prices": {"mac_pJ": 4.6, "ac_pJ": 0.9, "node_nm": 45}},
+    },
+    "data": {"corpus": "LibriSpeech", "complete": False, "splits": {"test-clean": {"utterances": 1200, "hours": 1.5, "speakers": 3}}},
+}
+
+
+def changed(**changes):
+    return {**copy.deepcopy(RUN), **changes}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    (tmp_path / "recipes" / "LibriSpeech").mkdir(parents=True)
+    return tmp_path
+
+
+def run_folder(checkout, run):
+    folder = checkout / "runs" / str(run.get("seed"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(run))
+    return folder
+
+
+def rows(text):
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [dict(zip(table[0], row, strict=True)) for row in table[2:]]
+
+
+def test_this_repositorys_table_is_up_to_date():
+    ended = subprocess.run([sys.executable, "tools/results.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_without_runs_the_page_says_how_to_keep_one(tool, checkout):
+    assert "No run is kept yet" in tool.render(checkout) and rows(tool.render(checkout) + "\n| a |\n") == []
+
+
+def test_seeds_become_mean_and_spread(tool, checkout):
+    for seed, score in ((1, 2.0), (2, 3.0), (3, 4.0)):
+        run = changed(seed=seed, metrics={"test-clean": {"WER": score}}, command=RUN["command"].replace("--seed=1", f"--seed={seed}"))
+        tool.keep(run_folder(checkout, run), "digits", checkout)
+    text = tool.render(checkout)
+    (row,) = rows(text)
+    assert row == {
+        "model": "iml_spikeformer_mini",
+        "n": "3",
+        "test-clean WER": "3.00 ± 1.00",
+        "parameters": "1,234,567",
+        "firing rate": "0.200 ± 0.000",  # 30 neurons at 0.1 and 10 at 0.5
+        "encoder_blocks": "0.25 (1)",
+        "encoder+frontend": "1.25 (2)",
+        "full": "2.25 (3)",
+    }
+    assert "## LibriSpeech, digits" in text and "test-clean 1,200 utterances (1.50 h)" in text
+    assert "4.6 pJ a multiply-accumulate, 0.9 pJ an accumulation, 45 nm" in text
+    assert text.count("--seed=SEED`, SEED 1, 2, 3") == 1
+
+
+def test_one_run_has_no_spread_and_a_twin_no_firing_rate(tool, checkout):
+    tool.keep(run_folder(checkout, RUN), None, checkout)
+    twin = changed(model="transformer_mini", seed=7, firing_rate={}, metrics={"test-clean": {"WER": 5.5}})
+    tool.keep(run_folder(checkout, twin), None, checkout)
+    spiking, other = rows(tool.render(checkout))
+    assert (spiking["test-clean WER"], spiking["test-other WER"]) == ("2.00", "20.00")
+    assert (other["model"], other["firing rate"], other["test-other WER"]) == ("transformer_mini", "-", "-")
+
+
+def test_protocols_are_not_mixed(tool, checkout):
+    for protocol in ("one", "two"):
+        tool.keep(run_folder(checkout, RUN), protocol, checkout)
+    assert [line for line in tool.render(checkout).splitlines() if line.startswith("##")] == ["## LibriSpeech, one", "## LibriSpeech, two"]
+
+
+def test_keep_files_a_run_and_changes_nothing_but_its_protocol(tool, checkout):
+    path = tool.keep(run_folder(checkout, RUN), "digits", checkout)
+    assert path == checkout / "recipes" / "LibriSpeech" / "results" / "iml_spikeformer_mini-digits-1.json"
+    assert json.loads(path.read_text()) == {**RUN, "protocol": "digits"}
+
+
+def test_a_kept_run_is_not_replaced_by_another(tool, checkout):
+    kept = tool.keep(run_folder(checkout, RUN), None, checkout)
+    assert tool.keep(run_folder(checkout, RUN), None, checkout) == kept  # the same run again is no harm
+    with pytest.raises(ValueError, match="iml_spikeformer_mini-default-1.json holds another run: remove it first"):
+        tool.keep(run_folder(checkout, changed(metrics={"test-clean": {"WER": 1.0}})), None, checkout)
+    assert json.loads(kept.read_text()) == RUN
+
+
+def test_check_fails_until_the_page_is_written(tool, checkout, capsys):
+    arguments = ["--root", str(checkout)]
+    assert tool.main([*arguments, "--keep", str(run_folder(checkout, RUN))]) == 0
+    assert tool.main([*arguments, "--check"]) == 0
+    kept = checkout / "recipes" / "LibriSpeech" / "results" / "iml_spikeformer_mini-default-1.json"
+    kept.write_text(kept.read_text().replace("20.0", "19.0"))
+    assert tool.main([*arguments, "--check"]) == 1
+    assert "recipes/README.md is out of date: run python tools/results.py" in capsys.readouterr().err
+    assert tool.main(arguments) == 0 and tool.main([*arguments, "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/data/corpora/LibriSpeech", "--data_folder=/disk/x", "~/runs", "C:\\runs\\1", "\\\\host\\share", "'/a/b'", "a:/b /c"],
+)
+def test_paths_of_one_machine_are_refused(tool, checkout, text):
+    run = changed(command=f"python train.py {text}")
+    with pytest.raises(ValueError, match=r"results.json: command holds .*known on one machine only"):
+        tool.keep(run_folder(checkout, run), None, checkout)
+    assert list(checkout.glob("recipes/*/results/*")) == []
+
+
+@pytest.mark.parametrize("text", ["$SPIKEBRAIN_DATA/digits", "a/b.yaml", "./a", "../x", "https://arxiv.org/abs/1", "and/or", "1 / 2"])
+def test_portable_text_is_kept(tool, checkout, text):
+    tool.keep(run_folder(checkout, changed(command=f"python train.py {text}")), None, checkout)
+
+
+def test_names_of_this_machine_are_refused_wherever_they_stand(tool, checkout, monkeypatch):
+    monkeypatch.setattr(tool.socket, "gethostname", lambda: "nightowl7")
+    with pytest.raises(ValueError, match=r"results.json: hardware.notes\[1\] holds the name of this machine"):
+        tool.keep(run_folder(checkout, changed(hardware={"notes": ["a", "trained on nightowl7"]})), None, checkout)
+    monkeypatch.setattr(tool.getpass, "getuser", lambda: "ada")
+    with pytest.raises(ValueError, match="a key of data holds the name of this user"):
+        tool.keep(run_folder(checkout, changed(data={"home/ada/x": 1})), None, checkout)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"metrics": None}, None),
+        ({"model": "../x"}, "model is '../x'"),
+        ({"protocol": "a b"}, "protocol is 'a b'"),
+        ({"corpus": "Elsewhere"}, "corpus Elsewhere has no folder recipes/Elsewhere"),
+    ],
+)
+def test_unusable_runs_are_refused(tool, checkout, change, message):
+    run = changed(**change)
+    if message is None:
+        del run["metrics"]
+        message = r"lacks the key metrics \(missing in all: metrics\)"
+    with pytest.raises(ValueError, match=message):
+        tool.keep(run_folder(checkout, run), None, checkout)
+
+
+def test_missing_broken_and_misplaced_files_are_named(tool, checkout):
+    with pytest.raises(ValueError, match="results.json: no such file"):
+        tool.keep(checkout, None, checkout)
+    kept = tool.keep(run_folder(checkout, RUN), None, checkout)
+    kept.rename(kept.with_name("other-default-1.json"))
+    with pytest.raises(ValueError, match="holds a run of LibriSpeech/iml_spikeformer_mini-default-1.json"):
+        tool.render(checkout)
+    kept.with_name("other-default-1.json").write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        tool.render(checkout)

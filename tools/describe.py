@@ -1,0 +1,109 @@
+"""Prints what a recipe's YAML, or a published size, would build; needs no data and leaves no file.
+
+    python tools/describe.py recipes/LibriSpeech/hparams/iml_spikeformer.yaml [--key=value ...]
+    python tools/describe.py --size iml_spikeformer_aishell_12 [--qk_bias False]
+
+The answer is JSON: ``parameters.total``, ``parameters.trainable`` and ``parameters.by_module``.
+"""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import ruamel.yaml
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+
+from spikebrain import lobes, registry
+from spikebrain.training import keys, results
+
+
+def main(argv=None):
+    """Prints the description as JSON on standard output; bad arguments end in one line on standard error."""
+    arguments, overrides = _arguments(argv)
+    try:
+        written = published(arguments.size, **overrides) if arguments.size else recipe(arguments.yaml, overrides)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"describe.py: {error}") from error
+    print(json.dumps(written, indent=2))
+
+
+def recipe(path, overrides):
+    """What the YAML file ``path`` with ``overrides`` (a dict) builds under ``modules``.
+
+    Only what the modules need is built: no checkpointer, logger or tokenizer, so nothing touches the disk.
+    RecipeError, a ValueError, names a file or key that is not there.
+    """
+    text = _modules_alone(path, overrides)
+    modules = _without_memory(lambda: load_hyperpyyaml(text)["modules"])
+    return {"yaml": str(path), "parameters": results.parameters(modules)}
+
+
+def published(name, qk_bias=True):
+    """The whole published ASR model around the registered size ``name``; ``qk_bias`` as the published counts have it."""
+    sizes = [entry.name for entry in registry.entries("size")]
+    if name not in sizes:
+        raise ValueError(f"{name} is no published size{keys.nearest(name, sizes)}; there are: {', '.join(sizes)}")
+    modules = _without_memory(lambda: lobes.published_asr(name, qk_bias=qk_bias))
+    return {"size": name, "qk_bias": qk_bias, "parameters": results.parameters(modules)}
+
+
+def _modules_alone(path, overrides):
+    """The YAML's ``modules``, with every reference resolved and every placeholder filled."""
+    if not Path(path).is_file():
+        raise keys.RecipeError(f"{path}: no such file")
+    tree = keys.read(path)
+    unknown = [key for key in overrides if key not in tree]
+    if unknown:
+        raise keys.RecipeError(f"--{unknown[0]}: {path} has no such key{keys.nearest(unknown[0], tree)}")
+    if "modules" not in tree:
+        raise keys.RecipeError(f"{path}: lacks the key modules, there is nothing to describe")
+    given = {key: "not-needed" for key, node in tree.items() if keys.is_placeholder(node)}
+    with open(path, encoding="utf-8") as file:
+        resolved = ruamel.yaml.YAML().load(resolve_references(file, {**given, **overrides}))
+    text = io.StringIO()
+    ruamel.yaml.YAML().dump({"modules": resolved["modules"]}, text)
+    return text.getvalue()
+
+
+def _without_memory(build):
+    """What ``build()`` makes, on the meta device where all of it can be made there (some constructors compute)."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError):
+        return build()
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("yaml", nargs="?", help="a recipe's YAML file, followed by --key=value overrides")
+    what.add_argument("--size", help="a registered size")
+    parser.add_argument("--qk_bias", help="of --size: biases on queries and keys, True (default) or False")
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = dict(_override(word, parser) for word in rest)
+    if arguments.size and rest:
+        parser.error(f"{rest[0]} has no meaning with --size")
+    if arguments.qk_bias is not None:
+        overrides["qk_bias"] = _value(arguments.qk_bias)
+    return arguments, overrides
+
+
+def _override(word, parser):
+    key, equals, value = word.removeprefix("--").partition("=")
+    if not word.startswith("--") or not equals:
+        parser.error(f"{word} is no override: write --key=value")
+    return key, _value(value)
+
+
+def _value(word):
+    return ruamel.yaml.YAML(typ="safe").load(word)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Makes recipes/README.md from the kept runs, so that no number in it is typed.
+
+    python tools/results.py                                   # writes recipes/README.md
+    python tools/results.py --check                           # fails when it is out of date
+    python tools/results.py --keep RUN_FOLDER --protocol NAME # keeps a run's results.json
+
+A kept run lies in ``recipes/<Corpus>/results/<model>-<protocol>-<seed>.json`` and holds no
+absolute, user or host path.
+"""
+
+import argparse
+import getpass
+import json
+import re
+import socket
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from spikebrain.data.manifest import write_atomic
+from spikebrain.energy import SCOPES
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = ("task", "corpus", "model", "protocol", "seed", "command", "metrics", "parameters")
+HEAD = """# Results
+
+Made by `python tools/results.py` from the runs in `recipes/<Corpus>/results/`; not written by hand. Every file there holds the
+command, the commit, the versions and the hardware of its run.
+"""
+LEGEND = """Error rates and accuracies are in percent. Over n runs that differ in their seed only, mean and standard deviation between runs
+are given. Energy is that of one utterance in mJ, in brackets that of the twin without spikes{prices}; each scope holds the one
+before it. A firing rate is spikes per frame and level, over all neurons.
+"""
+EMPTY = "No run is kept yet. `python tools/results.py --keep RUN_FOLDER --protocol NAME` keeps one.\n"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
+# Begins a path that means something on one machine only: /x, ~, C:\x, \\host; not a/b, $X/b, https://x or "and/or".
+_ABSOLUTE = re.compile(r"(?<![\w.$}/:])/[\w.]|(?<!\w)~[\w]*/|\b[A-Za-z]:[\\/](?!/)|\\\\\w|file:/")
+
+
+class ResultsError(ValueError):
+    """A run cannot be kept or read; the message names the file and the key."""
+
+
+def main(argv=None):
+    """Does what the arguments say; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.keep:
+            print(keep(arguments.keep, arguments.protocol, arguments.root).relative_to(arguments.root))
+        text, page = render(arguments.root), arguments.root / "recipes" / "README.md"
+        if arguments.check:
+            _compare(text, page)
+        else:
+            write_atomic(page, text)
+    except (ResultsError, OSError) as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def keep(folder, protocol, root=ROOT):
+    """Copies the ``results.json`` of the run in ``folder`` to its kept place and returns that.
+
+    Arguments
+    ---------
+    folder : Path
+        A run's output folder.
+    protocol : str or None
+        What the run is filed under; None leaves what the run says.
+    root : Path
+        The checkout.
+
+    Raises
+    ------
+    ResultsError
+        Without results, with a key missing, with a path of one machine in it, for a corpus that has no recipe, or where another
+        run with this model, protocol and seed is kept.
+    """
+    run = _read(Path(folder) / "results.json")
+    if protocol:
+        run["protocol"] = protocol
+    target = root / "recipes" / str(run.get("corpus")) / "results" / _file_name(run, folder)
+    if not target.parent.parent.is_dir():
+        raise ResultsError(f"{folder}: corpus {run['corpus']} has no folder recipes/{run['corpus']}: keep runs of recipes only")
+    _validate(run, Path(folder) / "results.json")
+    if target.exists() and _read(target) != run:
+        raise ResultsError(f"{target.relative_to(root)} holds another run: remove it first, or name another --protocol")
+    target.parent.mkdir(exist_ok=True)
+    write_atomic(target, json.dumps(run, indent=2) + "\n")
+    return target
+
+
+def kept(root=ROOT):
+    """All kept runs in order of their place: list of results; ResultsError for one that lies in the wrong place."""
+    runs = []
+    for path in sorted(root.glob("recipes/*/results/*.json")):
+        run = _read(path)
+        _validate(run, path)
+        place = (str(run["corpus"]), _file_name(run, path))
+        if place != (path.parent.parent.name, path.name):
+            raise ResultsError(f"{path.relative_to(root)} holds a run of {'/'.join(place)}: keep runs with --keep")
+        runs.append(run)
+    return runs
+
+
+def render(root=ROOT):
+    """The text of recipes/README.md."""
+    runs = kept(root)
+    if not runs:
+        return f"{HEAD}\n{EMPTY}"
+    parts = [HEAD, LEGEND.format(prices=_prices(runs))]
+    for place, members in _grouped(runs, lambda run: (run["corpus"], run["protocol"])):
+        parts.append(_section(*place, members))
+    return "\n".join(parts)
+
+
+def _prices(runs):
+    """What an operation costs, as the runs say."""
+    counting = [run["energy"].get("counting", {}) for run in runs if run.get("energy")]
+    tables = {(p["mac_pJ"], p["ac_pJ"], p["node_nm"]) for p in (one.get("prices") for one in counting) if p}
+    cost = _one(tables, lambda p: f"{p[0]} pJ a multiply-accumulate, {p[1]} pJ an accumulation, {p[2]} nm")
+    return f" ({cost})" if cost else ""
+
+
+def _section(corpus, protocol, runs):
+    """One corpus under one protocol: its data, a row a model, and the commands."""
+    models = _grouped(runs, lambda run: run["model"])
+    scores = list(dict.fromkeys((split, name) for run in runs for split, values in run["metrics"].items() for name in values))
+    header = ["model", "n", *(f"{split} {name}" for split, name in scores), "parameters", "firing rate", *SCOPES]
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *(_row(model, members, scores) for model, members in models)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    commands = "\n".join(f"- {model}: {command}" for model, members in models for command in _commands(members))
+    return f"## {corpus}, {protocol}\n\n{_data(runs)}\n\n{table}\n\n{commands}\n"
+
+
+def _row(model, runs, scores):
+    cells = [_spread(_scores(runs, *score), "{:.2f}") for score in scores]
+    parameters = _one({run["parameters"]["total"] for run in runs}, lambda total: f"{total:,}")
+    rates = [_firing_rate(run["firing_rate"]) for run in runs if run.get("firing_rate")]
+    return [model, str(len(runs)), *cells, parameters, _spread(rates, "{:.3f}"), *(_energy(runs, scope) for scope in SCOPES)]
+
+
+def _scores(runs, split, name):
+    return [run["metrics"][split][name] for run in runs if name in run["metrics"].get(split, {})]
+
+
+def _energy(runs, scope):
+    costs = [run["energy"][scope] for run in runs if scope in (run.get("energy") or {})]
+    if not costs:
+        return "-"
+    own, twin = (statistics.fmean(cost[key] for cost in costs) for key in ("mJ", "twin_mJ"))
+    return f"{own:.3g} ({twin:.3g})"
+
+
+def _firing_rate(layers):
+    """Mean over all neurons of all layers."""
+    neurons = sum(layer["channels"] for layer in layers.values())
+    return sum(layer["mean"] * layer["channels"] for layer in layers.values()) / neurons
+
+
+def _spread(values, form):
+    if not values:
+        return "-"
+    mean = form.format(statistics.fmean(values))
+    return f"{mean} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def _commands(runs):
+    """The commands of one row, one where runs differ in their seed only."""
+    seeds = ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
+    lines = {re.sub(r"--seed[= ]\S+", "--seed=SEED", run["command"]) for run in runs}
+    return [f"`{line}`, SEED {seeds}" if "SEED" in line else f"`{line}` (seed {seeds})" for line in sorted(lines)]
+
+
+def _data(runs):
+    """What the runs were trained and tested on."""
+    return _one({_data_line(run.get("data") or {}) for run in runs}, str)
+
+
+def _data_line(data):
+    splits = data.get("splits") or {}
+    sizes = [f"{split} {count['utterances']:,} utterances ({count['hours']:.2f} h)" for split, count in splits.items()]
+    whole = {True: "The whole corpus", False: "Not the published corpus: an excerpt, a twin or other recordings", None: "Data"}
+    return f"{whole[data.get('complete')]}{': ' if sizes else ''}{', '.join(sizes)}."
+
+
+def _one(values, form):
+    return " / ".join(form(value) for value in sorted(values))
+
+
+def _grouped(runs, key):
+    groups = {}
+    for run in sorted(runs, key=lambda run: (key(run), run["seed"])):
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.items())
+
+
+def _file_name(run, source):
+    for key in ("model", "protocol"):
+        if not _NAME.fullmatch(str(run.get(key))):
+            raise ResultsError(f"{source}: {key} is {run.get(key)!r}: use letters, digits, _ . and + (a file is named after it)")
+    return f"{run['model']}-{run['protocol']}-{run.get('seed')}.json"
+
+
+def _read(path):
+    if not path.is_file():
+        raise ResultsError(f"{path}: no such file: a run writes it when it has ended")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{path}: is no JSON ({error}): run the recipe again") from error
+    if not isinstance(run, dict):
+        raise ResultsError(f"{path}: holds a {type(run).__name__}, not the results of a run")
+    return run
+
+
+def _validate(run, path):
+    missing = [key for key in NEEDED if key not in run]
+    if missing:
+        raise ResultsError(f"{path}: lacks the key {missing[0]} (missing in all: {', '.join(missing)})")
+    for key, text in _strings("", run):
+        found = _private(text)
+        if found:
+            raise ResultsError(f"{path}: {key} holds {found}, known on one machine only: write $SPIKEBRAIN_DATA/... instead")
+
+
+def _private(text):
+    """The first piece of ``text`` that is an absolute path, or this user's or machine's name within one; None where there is none."""
+    absolute = _ABSOLUTE.search(text)
+    if absolute:
+        return repr(text[absolute.start() :].split()[0])
+    words = set(re.split(r"[^\w.-]+", text))
+    if socket.gethostname() in words - {"localhost"}:
+        return "the name of this machine"
+    if "/" in text and getpass.getuser() in words:
+        return "the name of this user"
+    return None
+
+
+def _strings(key, node):
+    """Every string below ``node``, keys too, with the dotted key that leads to it."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, dict):
+        for name, child in node.items():
+            yield f"a key of {key or 'the file'}", name
+            yield from _strings(f"{key}.{name}" if key else name, child)
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from _strings(f"{key}[{number}]", child)
+
+
+def _compare(text, page):
+    if not page.is_file() or page.read_text(encoding="utf-8") != text:
+        raise ResultsError("recipes/README.md is out of date: run python tools/results.py")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when recipes/README.md is out of date")
+    parser.add_argument("--keep", type=Path, metavar="RUN_FOLDER", help="keep the results.json of this run")
+    parser.add_argument("--protocol", help="what the run is filed under (default: what it says itself)")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout (default: the one of this file)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
