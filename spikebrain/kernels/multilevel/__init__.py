@@ -51,8 +51,7 @@ def _fire_backward(
     numbers: list[float], implementation: str,
 ) -> torch.Tensor:  # fmt: skip
     options = _options(numbers)
-    middle = reference.middles(options.levels, options.offset, grad)
-    dx, through = _fast(grad, implementation).backward(grad, code, gain * options.ratio / top, middle)
+    dx, through = _fast(grad, implementation).backward(grad, code, gain * options.ratio / top, options)
     at_peak = torch.where(row >= 0, through.to(grad.dtype) * (-options.theta) * gain / top, 0)
     dx.flatten(0, -2).scatter_add_(0, row.clamp(min=0).unsqueeze(0), at_peak.unsqueeze(0))
     return dx

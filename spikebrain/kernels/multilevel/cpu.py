@@ -42,11 +42,12 @@ def forward(x, top, gain, counts, options):
     return y, code
 
 
-def backward(grad, code, slope, middle):
+def backward(grad, code, slope, options):
     """Derivative by x, and per channel the sum of grad * middle(level) over the elements inside."""
     grad = grad.contiguous()
     dx, through = torch.empty_like(grad), torch.empty(grad.shape[-1], dtype=torch.float64)
-    _call("fire_backward", grad.dtype, grad, code, slope, middle, code.numel() // code.shape[-1], code.shape[-1], dx, through)
+    sizes = code.numel() // code.shape[-1], code.shape[-1], options.levels
+    _call("fire_backward", grad.dtype, grad, code, slope, *sizes, float(options.offset), dx, through)
     return dx, through
 
 

@@ -18,6 +18,7 @@
 #define THREADS 1
 #define THREAD 0
 #endif
+#define BLOCK 32    /* rows summed in REAL before they are added to a double */
 #define GRAIN 32768 /* elements below which a second thread costs more than it brings */
 
 #define JOIN_(a, b) a##_##b
@@ -106,35 +107,48 @@ void NAME(fire)(const REAL *x, const REAL *top, const REAL *gain, const int64_t 
     }
 }
 
-/* dx = grad * slope[c] inside ; through[c] = sum of grad * gain[c] * middle(level) inside, the derivative by top. */
-void NAME(fire_backward)(const REAL *grad, const uint8_t *code, const REAL *slope, const REAL *middle, int64_t rows, int64_t channels,
-                         REAL *dx, double *through)
+/* dx = grad * slope[c] inside ; through[c] = sum of grad * middle(level) inside, from which the derivative by top follows.
+ * The middle of the part of [0, levels] that fires s spikes: (max(s - offset, 0) + min(s + 1 - offset, levels)) / 2. */
+void NAME(fire_backward)(const REAL *grad, const uint8_t *code, const REAL *slope, int64_t rows, int64_t channels, int64_t levels,
+                         double offset_, REAL *dx, double *through)
 {
+    const REAL offset = offset_, most = levels;
     int threads = rows * channels < GRAIN ? 1 : THREADS;
+    int64_t blocks = (rows + BLOCK - 1) / BLOCK;
     double *sums = calloc(threads * channels, sizeof(double));
+    REAL *partial = malloc(threads * channels * sizeof(REAL));
 #pragma omp parallel num_threads(threads)
     {
         double *restrict sum = sums + THREAD * channels;
+        REAL *restrict part = partial + THREAD * channels;
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; r++) {
-            const REAL *restrict g = grad + r * channels;
-            const uint8_t *restrict cr = code + r * channels;
-            REAL *restrict d = dx + r * channels;
-            for (int64_t c = 0; c < channels; c++) {
-                REAL inside = (REAL)(cr[c] >> 7);
-                REAL passed = g[c] * inside;
-                d[c] = passed * slope[c];
-                if (through)
-                    sum[c] += (double)(passed * middle[cr[c] & 127]);
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t end = (b + 1) * BLOCK < rows ? (b + 1) * BLOCK : rows;
+            memset(part, 0, channels * sizeof(REAL));
+            for (int64_t r = b * BLOCK; r < end; r++) {
+                const REAL *restrict g = grad + r * channels;
+                const uint8_t *restrict cr = code + r * channels;
+                REAL *restrict d = dx + r * channels;
+                for (int64_t c = 0; c < channels; c++) {
+                    REAL passed = g[c] * (REAL)(cr[c] >> 7);
+                    REAL low = (REAL)(cr[c] & 127) - offset, high = low + 1;
+                    low = low > 0 ? low : 0;
+                    high = high < most ? high : most;
+                    d[c] = passed * slope[c];
+                    part[c] += passed * (low + high);
+                }
             }
+            for (int64_t c = 0; c < channels; c++)
+                sum[c] += (double)part[c];
         }
     }
-    for (int64_t c = 0; through && c < channels; c++) {
+    for (int64_t c = 0; c < channels; c++) {
         through[c] = 0;
         for (int t = 0; t < threads; t++)
-            through[c] += sums[t * channels + c];
+            through[c] += sums[t * channels + c] / 2;
     }
     free(sums);
+    free(partial);
 }
 
 /* The levels of code bytes, as reals, times gain[c]. */
