@@ -35,9 +35,8 @@ def absolute(lengths, x):
     if lengths.shape != (batch,):
         raise ValueError(f"lengths has shape {tuple(lengths.shape)}, x has a batch of {batch}: pass one length an utterance")
     if not torch.compiler.is_compiling() and bool((lengths.min() < 0) | (lengths.max() > 1 + 1e-4)):
-        raise ValueError(
-            f"lengths go from {lengths.min():.3g} to {lengths.max():.3g}, but are relative and lie in [0, 1]: divide by the frames of the batch"
-        )
+        spread = f"{lengths.min():.3g} to {lengths.max():.3g}"
+        raise ValueError(f"lengths go from {spread}, but are relative and lie in [0, 1]: divide by the frames of the batch")
     return (lengths.to(x.device) * frames).round().long().clamp(1, frames)
 
 

@@ -142,9 +142,11 @@ def test_flipped_spikes_under_bfloat16_are_few_and_reported(record_property, cap
     total = sum(a.numel() for a in levels[False])
     worst = max(int((a.int() - b.int()).abs().max()) for a, b in zip(levels[False], levels[True], strict=True))
     record_property("flipped_spikes_bf16", flipped / total)
-    first = sum(int((a != b).sum()) for a, b in zip(levels[False][:5], levels[True][:5], strict=True)) / sum(a.numel() for a in levels[False][:5])
+    block = list(zip(levels[False], levels[True], strict=True))[:5]
+    first = sum(int((a != b).sum()) for a, b in block) / sum(a.numel() for a, _ in block)
+    share = f"{100 * flipped / total:.1f} % of {total} spike counts differ, at most by {worst}"
     with capsys.disabled():
-        print(f"\nbf16: {100 * flipped / total:.1f} % of {total} spike counts differ, at most by {worst}; {100 * first:.1f} % in the first block")
+        print(f"\nbf16: {share}; {100 * first:.1f} % in the first block")
     assert 0 < first < 0.05 and flipped / total < 0.15 and all(levels[False][i].max() > 0 for i in range(15))
 
 
@@ -227,7 +229,13 @@ def test_accumulates_of_an_encoder_layer_by_hand():
     values, frames, pairs = fired["sn_v"], 14, 100 + 16
     assert found[id(attention), "scores"] == (pairs * 16, None)
     assert found[id(attention), "values"] == (pairs * 16, 10 * int(values[0].sum()) + 4 * int(values[1].sum()))
-    readers = {attention.qk: ("sn_in", 32), attention.v: ("sn_in", 16), attention.out: ("sn_a", 16), mlp.linear_1: ("sn_1", 32), mlp.linear_2: ("sn_2", 16)}
+    readers = {
+        attention.qk: ("sn_in", 32),
+        attention.v: ("sn_in", 16),
+        attention.out: ("sn_a", 16),
+        mlp.linear_1: ("sn_1", 32),
+        mlp.linear_2: ("sn_2", 16),
+    }
     for layer, (source, width) in readers.items():
         assert found[id(layer), "weight"] == (frames * layer.in_features * width, int(fired[source].sum()) * width)
     assert len(products) == 7

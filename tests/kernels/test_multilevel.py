@@ -55,7 +55,9 @@ def test_equals_an_integrate_and_fire_neuron_bit_by_bit(dtype):
     """v <- v - 1 after every spike, T steps: the train is a burst whose length is floor(clip(u, 0, T))."""
     levels = 6
     whole = torch.arange(-1, levels + 3, dtype=dtype)
-    edges = torch.cat([whole, torch.nextafter(whole, whole + 1), torch.nextafter(whole, whole - 1), torch.tensor([-7.5, 99.0], dtype=dtype)])
+    edges = torch.cat(
+        [whole, torch.nextafter(whole, whole + 1), torch.nextafter(whole, whole - 1), torch.tensor([-7.5, 99.0], dtype=dtype)]
+    )
     u = torch.cat([edges, 3 + 3 * torch.randn(4000, dtype=dtype, generator=torch.Generator().manual_seed(0))])
     membrane, train = u.clone(), []
     for _ in range(levels):

@@ -64,7 +64,10 @@ def test_is_the_default_encoder_and_stock_names_fall_through():
         torch.manual_seed(0)
         stock = load_hyperpyyaml(
             STOCK.format(
-                name="speechbrain.lobes.models.transformer.TransformerASR.TransformerASR", encoder=encoder, attention="regularMHA", decoder=1
+                name="speechbrain.lobes.models.transformer.TransformerASR.TransformerASR",
+                encoder=encoder,
+                attention="regularMHA",
+                decoder=1,
             )
         )["Transformer"]
         assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in stock.state_dict().items()}

@@ -1,0 +1,222 @@
+"""SpeechBrain's own LibriSpeech recipes, run unmodified but for two lines of YAML, on a synthetic twin.
+
+They are no part of SpeechBrain's wheel and are not copied here: ``$SPEECHBRAIN_REPO`` names a checkout of its repository,
+and the tests that run them are left out where it is not set.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
+
+from spikebrain.data import manifest, tokens
+from spikebrain.data.corpora import librispeech
+
+UTTERANCES = {"train-clean-100": 16, "dev-clean": 4, "test-clean": 4, "test-other": 4}
+EPOCHS, LAYERS = 2, 2
+WIDTHS = {"d_model": 16, "nhead": 2, "d_ffn": 32}
+LM = {**WIDTHS, "num_encoder_layers": 1}
+SMALL = {
+    **WIDTHS,
+    "num_encoder_layers": LAYERS,
+    "number_of_epochs": EPOCHS,
+    "num_workers": 0,
+    "train_splits": ["train-clean-100"],
+    "max_batch_length_train": 12,
+    "noam_annealing": {"n_warmup_steps": 10},  # the stock 25,000 and 7,500 steps would leave the weights where they start
+}
+
+STOCK_CLASS = "!new:speechbrain.lobes.models.transformer.TransformerASR.TransformerASR"
+OUR_CLASS = "!new:spikebrain.lobes.SpikingTransformerASR"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A stock recipe: its folder in a checkout, its YAML, the encoder that this names, its test sets, and what shrinks it further."""
+
+    folder: str
+    yaml: str
+    encoder: str
+    test_sets: tuple
+    small: dict = field(default_factory=dict)
+
+
+TRANSFORMER = Recipe(
+    "recipes/LibriSpeech/ASR/transformer",
+    "transformer.yaml",
+    "transformer",
+    ("test-clean", "test-other"),
+    {
+        "num_decoder_layers": 1,
+        "valid_search_interval": 1,
+        "valid_beam_size": 2,
+        "test_beam_size": 4,
+        "max_decode_ratio": 0.3,
+        "lm_model": LM,
+    },
+)
+CTC = Recipe(
+    "recipes/LibriSpeech/ASR/CTC", "conformer_large.yaml", "conformer", ("dev-clean", "test-clean", "test-other"), {"beam_size": 10}
+)
+
+
+def stock_checkout():
+    """The checkout that ``$SPEECHBRAIN_REPO`` names; skips where it is not set, fails where it is no checkout."""
+    folder = os.environ.get("SPEECHBRAIN_REPO")
+    if not folder:
+        pytest.skip("SPEECHBRAIN_REPO is not set: SpeechBrain's own recipes are left out; set it to a checkout of its repository")
+    if not (Path(folder) / TRANSFORMER.folder / "train.py").is_file():
+        pytest.fail(f"SPEECHBRAIN_REPO={folder} is no checkout of SpeechBrain: there is no {TRANSFORMER.folder}/train.py")
+    return Path(folder)
+
+
+def swap(text, encoder):
+    """The two-line swap on the text of a stock YAML that names ``encoder``; fails where it is not two lines that change."""
+    swapped = text.replace(STOCK_CLASS, OUR_CLASS).replace(f"encoder_module: {encoder}\n", "encoder_module: iml_spikeformer\n")
+    changed = [new.split("#")[0].strip() for old, new in zip(text.splitlines(), swapped.splitlines(), strict=True) if old != new]
+    assert changed == [f"Transformer: {OUR_CLASS}", "encoder_module: iml_spikeformer"]
+    return swapped
+
+
+def put_recipe(recipe, folder):
+    """Copies train.py and the preparation script as they are, and the YAML with two lines swapped; returns the YAML's path."""
+    stock = stock_checkout() / recipe.folder
+    folder.mkdir()
+    for name in ("train.py", "librispeech_prepare.py"):
+        shutil.copyfile(stock / name, folder / name)
+        assert (folder / name).read_bytes() == (stock / name).read_bytes()
+    yaml = folder / recipe.yaml
+    yaml.write_text(swap((stock / "hparams" / recipe.yaml).read_text(encoding="utf-8"), recipe.encoder), encoding="utf-8")
+    return yaml
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder in LibriSpeech's layout with two test sets, and the manifest of its training split."""
+    stock_checkout()
+    pytest.importorskip("espeakng_loader", reason="pip install spikebrain[synthetic]: recipes are tested on synthetic speech")
+    from spikebrain.data.synthetic import librispeech as synthetic
+
+    folder = synthetic.make(tmp_path_factory.mktemp("stock") / "LibriSpeech", utterances=UTTERANCES)
+    librispeech.prepare(folder, folder.parent, ["train-clean-100"])
+    return folder, folder.parent / "train-clean-100.csv"
+
+
+@pytest.fixture(scope="module")
+def language_model(corpus, tmp_path_factory):
+    """A folder with the tokenizer.ckpt and the lm.ckpt that a stock recipe would download, and the tokenizer's size."""
+    folder = tmp_path_factory.mktemp("lm")
+    settings = tokens.TokenizerSettings(vocab_size=60, hard_vocab_limit=False)
+    # The search may choose any output, so there are as many outputs as pieces and no more.
+    pieces = len(tokens.train([corpus[1]], str(folder / "tokenizer.ckpt"), settings))
+    torch.manual_seed(0)
+    torch.save(TransformerLM(vocab=pieces, num_decoder_layers=0, **LM).state_dict(), folder / "lm.ckpt")
+    return folder, pieces
+
+
+def run(start, recipe, folder, **values):
+    """Runs the stock script in a process of its own; returns what it printed and its run folder."""
+    yaml, out = put_recipe(recipe, folder / "recipe"), folder / "run"
+    values = {**SMALL, **recipe.small, **values, "output_folder": out}
+    overrides = [f"--{key}={value}" for key, value in values.items()]
+    process = start([yaml.parent / "train.py", yaml, "--device=cpu", "--noprogressbar", *overrides], folder, HF_HUB_OFFLINE="1")
+    try:
+        text, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, text[-4000:]
+    return text, out
+
+
+def logged(lines, name):
+    """The numbers called ``name`` in lines of train_log.txt."""
+    return [float(number) for line in lines for number in re.findall(rf"\b{name}: ([^,\s]+)", line)]
+
+
+def assert_fitted(out):
+    """Every epoch took steps, the loss fell, and every epoch was decoded."""
+    epochs = [line for line in (out / "train_log.txt").read_text(encoding="utf-8").splitlines() if line.startswith("epoch:")]
+    steps, losses, errors = (logged(epochs, name) for name in ("steps", "train loss", "valid WER"))
+    assert len(steps) == len(losses) == len(errors) == EPOCHS
+    assert 0 < steps[0] < steps[1] and losses[1] < losses[0]
+
+
+def assert_evaluated(text, out, recipe):
+    """Each test set was searched with the averaged weights, and its errors are on disk."""
+    tests = [line for line in (out / "train_log.txt").read_text(encoding="utf-8").splitlines() if line.startswith("Epoch loaded:")]
+    assert len(logged(tests, "test WER")) == text.count("Loaded the average") == len(recipe.test_sets)
+    for name in recipe.test_sets:
+        report = (out / f"wer_{name}.txt").read_text(encoding="utf-8")
+        assert report.startswith("%WER") and f"Scored {UTTERANCES[name]} sentences, 0 not present in hyp." in report
+
+
+def assert_spiking(checkpoint):
+    """The neurons of every encoder layer in the checkpoint have seen training data; returns the model's state."""
+    state = torch.load(checkpoint / "model.ckpt", weights_only=True)
+    maxima = {name: value for name, value in state.items() if name.endswith("running_max")}
+    layers = {re.search(r"\.encoder\.model\.layers\.(\d+)\.", name)[1] for name in maxima}
+    assert layers == {str(layer) for layer in range(LAYERS)}
+    assert all((value > 0).all() for value in maxima.values())
+    return state
+
+
+def test_transformer_recipe(python, corpus, language_model, tmp_path):
+    folder, pieces = language_model
+    text, out = run(python, TRANSFORMER, tmp_path, data_folder=corpus[0], pretrained_lm_tokenizer_path=folder, output_neurons=pieces)
+    assert "Loading pretrained files for: lm, tokenizer" in text and "During parameter transfer" not in text
+    assert_fitted(out)
+    assert_evaluated(text, out, TRANSFORMER)
+    # Evaluation replaces the epochs' checkpoints by their average, which the recipe marks with an impossible accuracy.
+    (averaged,) = (out / "save").glob("CKPT*")
+    assert "ACC: 1.1\n" in (averaged / "CKPT.yaml").read_text(encoding="utf-8")
+    assert_spiking(averaged)
+
+
+def test_ctc_recipe(python, corpus, tmp_path):
+    characters = {letter for utterance in manifest.read(corpus[1]) for letter in utterance.text}
+    text, out = run(python, CTC, tmp_path, data_folder=corpus[0], output_neurons=len(characters) + tokens.EOS + 1)
+    assert_fitted(out)
+    assert_evaluated(text, out, CTC)
+    first, second = (assert_spiking(checkpoint) for checkpoint in sorted((out / "save").glob("CKPT*")))
+    same = [name for name in first if ".encoder." in name and torch.equal(first[name], second[name])]
+    assert same == []
+
+
+MADE = f"""d_model: 16
+Transformer: {STOCK_CLASS} # a comment
+    d_model: !ref <d_model>
+    encoder_module: conformer
+    attention_type: RelPosMHAXL
+"""
+
+
+def test_swap_changes_two_lines_and_no_other():
+    assert swap(MADE, "conformer").splitlines() == [
+        "d_model: 16",
+        f"Transformer: {OUR_CLASS} # a comment",
+        "    d_model: !ref <d_model>",
+        "    encoder_module: iml_spikeformer",
+        "    attention_type: RelPosMHAXL",
+    ]
+
+
+@pytest.mark.parametrize(
+    "encoder, text", [("transformer", MADE), ("conformer", MADE + MADE), ("conformer", MADE.replace("TransformerASR", "Other"))]
+)
+def test_a_yaml_that_needs_another_swap_is_not_taken(encoder, text):
+    with pytest.raises(AssertionError):
+        swap(text, encoder)
+
+
+def test_without_a_checkout_the_reason_is_said(monkeypatch, tmp_path):
+    monkeypatch.delenv("SPEECHBRAIN_REPO", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="SPEECHBRAIN_REPO is not set"):
+        stock_checkout()
+    monkeypatch.setenv("SPEECHBRAIN_REPO", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="is no checkout of SpeechBrain"):
+        stock_checkout()
