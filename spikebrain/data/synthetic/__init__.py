@@ -1,0 +1,16 @@
+"""Synthetic twins of the corpora, made here in the corpora's real on-disk layout.
+
+``MAKERS`` maps a corpus's name to the module that makes it: ``make(out, seed, utterances)``
+writes the folder, ``UTTERANCES`` holds the default number of utterances a split.
+"""
+
+from importlib import import_module
+
+MAKERS = {"librispeech": "spikebrain.data.synthetic.librispeech"}
+
+
+def maker(name):
+    """The module that makes the synthetic twin of corpus ``name`` (any case); an unknown name is a ValueError that lists the known ones."""
+    if name.lower() not in MAKERS:
+        raise ValueError(f"corpus {name!r} has no synthetic twin; there is: {', '.join(sorted(MAKERS))}")
+    return import_module(MAKERS[name.lower()])

@@ -1,0 +1,426 @@
+"""Speech recognition: joint CTC and attention training, or CTC alone.
+
+The loss is ``w CTC + (1 - w) CE`` over one encoder (S. Watanabe, T. Hori, S. Kim,
+J. Hershey, T. Hayashi, "Hybrid CTC/Attention Architecture for End-to-End Speech
+Recognition", IEEE JSTSP 2017, Eq. 11). Validation decodes the CTC output greedily, which
+is cheap; the final evaluation averages the best checkpoints and searches with both.
+"""
+
+import hashlib
+import math
+import os
+import time
+from dataclasses import dataclass, fields
+
+import speechbrain as sb
+import torch
+import torch.nn.functional as F
+from speechbrain.decoders import CTCScorer, S2STransformerBeamSearcher, ScorerBuilder, TransformerLMScorer, ctc_greedy_decode
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.metric_stats import ErrorRateStats
+from speechbrain.utils.repro import SaveableGenerator
+
+from spikebrain import lengths as frames
+from spikebrain.data import tokens
+from spikebrain.data.pipelines import AsrDataOptions, asr_data
+from spikebrain.training import checkpoints, hooks, keys, results
+from spikebrain.training.history import History
+from spikebrain.training.sharding import sharded_loader
+
+logger = get_logger(__name__)
+
+# Every key that this task reads from a recipe's YAML, and what it means.
+NEEDED = {
+    "modules": "features, normalize, frontend, Transformer, ctc_lin, seq_lin",
+    "checkpointer": "a spikebrain.training.checkpoints.Checkpointer with its recoverables, one of them called model",
+    "epoch_counter": "an EpochCounter, or one that stops early",
+    "opt_class": "an optimizer that lacks only the parameters",
+    "schedule": "a learning-rate schedule, called with the optimizer before each update",
+    "train_logger": "a logger of SpeechBrain, such as FileTrainLogger",
+    "train_splits": "list of splits to train on",
+    "output_neurons": "size of the output layers",
+    "num_decoder_layers": "0 leaves the attention decoder out",
+    "ctc_weight": "weight of CTC in the loss, 0 to 1; 1 is CTC alone",
+}
+OPTIONAL = {
+    "dev_splits": (),  # the first one chooses the checkpoints
+    "test_splits": (),
+    "tokenizer_file": None,  # a SentencePiece model, instead of one trained on the training text
+    "token_type": "unigram",
+    "hard_vocab_limit": True,
+    "character_coverage": 1.0,
+    "label_smoothing": 0.0,
+    "fea_augment": None,
+    "avg_checkpoints": 1,
+    "test_beam_size": 10,
+    "ctc_weight_decode": 0.3,
+    "lm_weight": 0.0,
+    "lm_folder": None,
+    "lm_model": None,
+    "temperature": 1.0,
+    "max_decode_ratio": 1.0,
+    "extra_loggers": (),
+}
+BATCHING = {field.name: field.default for field in fields(AsrDataOptions) if field.name != "hop"}
+OPTIONAL |= BATCHING
+KEYS = NEEDED.keys() | OPTIONAL.keys()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model says about a padded batch.
+
+    ctc : Tensor (B, L, V), log-probabilities of the CTC output
+    attention : Tensor (B, U, V) or None, logits of the decoder given the true tokens
+    encoded : Tensor (B, L, C), the encoder's output
+    lengths : Tensor (B,), relative lengths over L
+    """
+
+    ctc: torch.Tensor
+    attention: torch.Tensor | None
+    encoded: torch.Tensor
+    lengths: torch.Tensor
+
+
+class ASR(sb.Brain):
+    """Trains and evaluates; see the module for the loss. Made by :func:`build`, which sets the attributes below.
+
+    parts : dict, the modules that are used, as they are
+    tokenizer : SentencePieceProcessor
+    searcher : what :func:`beam_search` gives
+    history : History, a recoverable
+    fits : numbers that a checkpoint must have to fit this run
+    tracked : what chooses checkpoints, lowest first
+    """
+
+    tokenizer = searcher = history = None
+    parts = fits = {}
+    tracked = "valid_WER"
+
+    def compute_forward(self, batch, stage):
+        """Padded batch -> Output."""
+        batch = batch.to(self.device)
+        x, lengths = self.features(*batch.sig, stage)
+        x, lengths = self.part("frontend")(x, lengths)
+        return self.recognise(x, lengths, batch.tokens_bos[0] if self.joint else None)
+
+    def features(self, wavs, lengths, stage=sb.Stage.TEST):
+        """Samples (B, N) -> normalised features (B, L, F) and their relative lengths; augmented while training."""
+        training = stage == sb.Stage.TRAIN
+        x, lengths = self.part("features")(wavs, lengths)
+        x = self.part("normalize")(x, lengths, epoch=self.hparams.epoch_counter.current)
+        if training and self.hparams.fea_augment is not None:
+            x = self.hparams.fea_augment(x)
+        return x, lengths
+
+    def recognise(self, x, lengths, tokens_bos=None):
+        """Front-end output (B, L, C) -> Output; without ``tokens_bos`` (B, U) the decoder is not run."""
+        encoded, decoded = self.part("Transformer")(x, tokens_bos, lengths, pad_idx=tokens.BLANK)
+        attention = None if tokens_bos is None else self.part("seq_lin")(decoded)
+        return Output(_at_least_float(self.part("ctc_lin")(encoded)).log_softmax(-1), attention, encoded, lengths)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The loss of a batch, per utterance; keeps hypotheses outside of training."""
+        losses = {"ctc": ctc_loss(predictions, batch.tokens)}
+        if self.joint:
+            smoothing = self.hparams.label_smoothing if stage == sb.Stage.TRAIN else 0.0
+            losses["attention"] = attention_loss(predictions.attention, batch.tokens_eos, smoothing)
+        if stage != sb.Stage.TRAIN:
+            self.score(predictions, batch, stage)
+        weight = self.hparams.ctc_weight
+        return losses["ctc"] * weight + losses.get("attention", 0.0) * (1 - weight)
+
+    def part(self, name):
+        """A module: in training as it is wrapped for several processes or compiled, else as it is, so that no new shape compiles again."""
+        return self.modules[name] if self.modules.training else self.parts[name]
+
+    def score(self, output, batch, stage):
+        """Decodes a batch and counts its word errors."""
+        search = self.search if stage == sb.Stage.TEST else self.greedy
+        self.errors.append(batch.id, [self.words(ids) for ids in search(output)], [text.split() for text in batch.wrd])
+
+    def words(self, ids):
+        """Token ids -> list of words. The output layer may be larger than the vocabulary: its unused outputs say nothing."""
+        return self.tokenizer.decode_ids([int(i) for i in ids if i < len(self.tokenizer)]).split()
+
+    def greedy(self, output):
+        """Token ids of the best CTC path of each utterance."""
+        return ctc_greedy_decode(output.ctc, output.lengths, blank_id=tokens.BLANK)
+
+    def search(self, output):
+        """Token ids by beam search over CTC and decoder; greedy where there is no decoder."""
+        if self.searcher is None:
+            return self.greedy(output)
+        return self.searcher(output.encoded, output.lengths)[0]
+
+    @property
+    def joint(self):
+        """True where there is an attention decoder."""
+        return self.hparams.num_decoder_layers > 0
+
+    def on_stage_start(self, stage, epoch=None):
+        """Fresh counts."""
+        self.began = time.monotonic()
+        self.errors = ErrorRateStats()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Keeps the training loss; after validation, logs the epoch and saves."""
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {"loss": stage_loss, "seconds": time.monotonic() - self.began}
+            if not self.hparams.dev_splits:
+                self.end_epoch(epoch, {})
+        elif stage == sb.Stage.VALID:
+            self.end_epoch(epoch, {"loss": stage_loss, "WER": self.errors.summarize("error_rate")})
+
+    def end_epoch(self, epoch, valid):
+        """Logs an epoch's numbers and saves a checkpoint."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        numbers = {"train_loss": self.train_stats["loss"], **{f"valid_{name}": value for name, value in valid.items()}}
+        self.history.add(epoch=epoch, lr=rate, seconds=self.train_stats["seconds"], updates=self.optimizer_step, **numbers)
+        self.checkpointer.save_checkpoint(meta={"epoch": epoch, **numbers, **self.fits})
+        self.checkpointer.keep(self.hparams.avg_checkpoints, self.tracked)
+        if if_main_process():
+            self.history.write()
+        for log in (self.hparams.train_logger, *self.hparams.extra_loggers):  # on all processes: loggers meet in a broadcast
+            log.log_stats({"epoch": epoch, "lr": rate}, train_stats={"loss": self.train_stats["loss"]}, valid_stats=valid or None)
+
+    def make_dataloader(self, dataset, stage, ckpt_prefix="dataloader-", **options):
+        """As the host's, but dynamic batches are shared out anew each epoch, and a schedule hears how long training is."""
+        train = stage == sb.Stage.TRAIN
+        if train and self.distributed_launch and "batch_sampler" in options:
+            loader = sharded_loader(self, dataset, options)
+        else:
+            loader = super().make_dataloader(dataset, stage, ckpt_prefix, **options)
+        if train and hasattr(self.hparams.schedule, "plan"):
+            self.hparams.schedule.plan(len(loader) // self.grad_accumulation_factor * self.hparams.epoch_counter.limit)
+        return loader
+
+    def on_fit_start(self):
+        """As the host's, after making sure that the last checkpoint fits the tokenizer."""
+        self.check_fit()
+        super().on_fit_start()
+
+    def check_fit(self):
+        """Refuses checkpoints that were trained with another tokenizer.
+
+        Raises
+        ------
+        CheckpointError
+            Both numbers and the repair.
+        """
+        for checkpoint in self.checkpointer.list_checkpoints():
+            for name, ours in self.fits.items():
+                theirs = checkpoint.meta.get(name, ours)
+                if theirs != ours:
+                    raise checkpoints.CheckpointError(
+                        f"{checkpoint.path}: was trained with {name} {theirs}, this run has {name} {ours}: "
+                        f"set {name} (and tokenizer_file) as in that run, or start anew in another output_folder"
+                    )
+
+    def optimizers_step(self):
+        """One update: the schedule sets this update's rate, and the norm of *all* gradients is clipped.
+
+        The host applies schedules after the update, so that its first one is not warmed up, and clips the
+        first parameter group only.
+        """
+        self.hparams.schedule(self.optimizer)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), limit)
+        if torch.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+        else:
+            logger.warning(f"Gradient norm is {norm}: update {self.optimizer_step + 1} is left out")
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Loads the mean of the weights of the ``avg_checkpoints`` best checkpoints; all other modules from the best one."""
+        self.check_fit()
+        best = self.checkpointer.find_checkpoints(min_key=self.tracked, max_num_checkpoints=self.hparams.avg_checkpoints)
+        if not best:
+            raise checkpoints.CheckpointError(f"{self.checkpointer.checkpoints_dir}: holds 0 checkpoints to evaluate: train first")
+        self.checkpointer.load_modules(best[0], but=["model"])
+        self.checkpointer.recoverables["model"].load_state_dict(checkpoints.average(best, "model", self.device))
+        self.averaged = [checkpoint.meta["epoch"] for checkpoint in best]
+
+
+def train(hparams, run_opts, prepared):
+    """Trains, evaluates on every dev and test split, and looks inside.
+
+    Arguments
+    ---------
+    hparams : dict
+        A recipe's objects and numbers: ``NEEDED`` and ``OPTIONAL``.
+    run_opts : RunOptions
+    prepared : Preparation
+
+    Returns
+    -------
+    dict
+        The part of ``results.json`` that this task knows.
+    """
+    check(hparams)
+    tokenizer = make_tokenizer(hparams, prepared)
+    data = make_data(hparams, prepared, tokenizer)
+    brain = build(hparams, run_opts, data)
+    loaders = {"train_loader_kwargs": dict(data.train_loader), "valid_loader_kwargs": dict(data.eval_loader)}
+    brain.fit(hparams["epoch_counter"], data.train, data.valid, **loaders)
+    metrics = {split: evaluate(brain, split, dataset, data.eval_loader) for split, dataset in data.tests.items()}
+    report = {
+        "metrics": metrics,
+        "parameters": results.parameters(brain.parts),
+        "epochs": hparams["epoch_counter"].current,
+        "averaged_epochs": getattr(brain, "averaged", []),
+        "epoch_seconds": [row["seconds"] for row in brain.history.rows],
+        "hardware": results.hardware(brain.device),
+    }
+    return report | hooks.look(brain, *_looked_at(data))
+
+
+def _looked_at(data):
+    """The split that is listened to (validation, else the first that is reported, else training) and its loader's options."""
+    return next(d for d in (data.valid, *data.tests.values(), data.train) if d is not None), data.eval_loader
+
+
+def check(hparams):
+    """Refuses combinations in which something would never be trained.
+
+    Raises
+    ------
+    RecipeError
+    """
+    weight, layers = hparams["ctc_weight"], hparams["num_decoder_layers"]
+    if not 0 <= weight <= 1:
+        raise keys.RecipeError(f"ctc_weight: {weight} lies outside of 0 to 1")
+    if (weight == 1) != (layers == 0):
+        raise keys.RecipeError(
+            f"ctc_weight: {weight} and num_decoder_layers: {layers} do not go together: "
+            "CTC alone is ctc_weight: 1.0 and num_decoder_layers: 0"
+        )
+    if not hparams["train_splits"]:
+        raise keys.RecipeError("train_splits: is empty: name at least one split, or use --test_only with the splits of the training run")
+
+
+def make_tokenizer(hparams, prepared):
+    """The tokenizer of ``tokenizer_file``, or one trained on the text of the training splits; checked against the output layer."""
+    file = hparams["tokenizer_file"]
+    if file is None:
+        file = os.path.join(hparams["save_folder"], "tokenizer.model")
+        settings = tokens.TokenizerSettings(
+            hparams["output_neurons"], hparams["token_type"], hparams["hard_vocab_limit"], hparams["character_coverage"]
+        )
+        run_on_main(tokens.train, args=[[prepared.manifests[split] for split in hparams["train_splits"]], file, settings])
+    tokenizer = tokens.load(file)
+    tokens.check_tokenizer(tokenizer, hparams["output_neurons"], file)
+    return tokenizer
+
+
+def make_data(hparams, prepared, tokenizer):
+    """Datasets and loader options: an AsrData; its ``tests`` are the dev and the test splits."""
+    options = {name: hparams[name] for name in BATCHING}
+    options = AsrDataOptions(**{**options, "speeds": tuple(options["speeds"] or ())}, hop=hparams["modules"]["features"].hop)
+    dev = list(hparams["dev_splits"] or ())
+    reported = dict.fromkeys([*dev, *(hparams["test_splits"] or ())])
+    return asr_data(
+        [prepared.manifests[split] for split in hparams["train_splits"]],
+        [prepared.manifests[split] for split in dev[:1]],
+        {split: prepared.manifests[split] for split in reported},
+        hparams["data_folder"],
+        tokenizer,
+        options,
+    )
+
+
+def build(hparams, run_opts, data):
+    """The Brain, ready to fit or evaluate."""
+    parts = {name: module for name, module in hparams["modules"].items() if name != "seq_lin" or hparams["num_decoder_layers"]}
+    brain = ASR(parts, hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
+    brain.parts = parts
+    brain.tokenizer = data.tokenizer
+    brain.searcher = beam_search(hparams)
+    brain.train_sampler = data.train_sampler
+    brain.history = History(os.path.join(hparams["output_folder"], "history.jsonl"))
+    brain.tracked = "valid_WER" if data.valid is not None else "train_loss"
+    digest = hashlib.sha256(data.tokenizer.serialized_model_proto()).hexdigest()[:16]
+    brain.fits = {"output_neurons": hparams["output_neurons"], "vocabulary": len(data.tokenizer), "tokenizer": digest}
+    brain.checkpointer.add_recoverable("history", brain.history)
+    brain.checkpointer.add_recoverable("loader_generator", SaveableGenerator({"loader": data.generator}))
+    return brain
+
+
+def evaluate(brain, split, dataset, loader):
+    """Decodes a split with the averaged checkpoint, writes ``wer_<split>.txt``: ``{"WER": percent}``."""
+    brain.evaluate(dataset, test_loader_kwargs=dict(loader))
+    if if_main_process():
+        with open(os.path.join(brain.hparams.output_folder, f"wer_{split}.txt"), "w", encoding="utf-8") as file:
+            brain.errors.write_stats(file)
+    rate = brain.errors.summarize("error_rate")
+    logger.info(f"{split}: WER {rate:.2f} %")
+    return {"WER": rate}
+
+
+def ctc_loss(output, tokens_and_lengths):
+    """CTC loss per utterance (sum over the batch, divided by its size)."""
+    targets, lengths = tokens_and_lengths
+    loss = F.ctc_loss(
+        output.ctc.transpose(0, 1),
+        targets,
+        frames.absolute(output.lengths, output.ctc),
+        frames.absolute(lengths, targets),
+        blank=tokens.BLANK,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return loss / len(targets)
+
+
+def attention_loss(logits, tokens_and_lengths, smoothing):
+    """Cross-entropy of the decoder per utterance (sum over the batch's tokens, divided by its size)."""
+    targets, lengths = tokens_and_lengths
+    targets = targets.masked_fill(~frames.valid_mask(lengths, targets), -100)
+    loss = F.cross_entropy(_at_least_float(logits).flatten(0, 1), targets.flatten(), label_smoothing=smoothing, reduction="sum")
+    return loss / len(targets)
+
+
+def beam_search(hparams):
+    """The searcher over decoder, CTC and, where ``lm_folder`` is given, a language model; None without a decoder.
+
+    ``lm_folder`` holds ``lm.ckpt``, the state dict of ``lm_model``.
+    """
+    if not hparams["num_decoder_layers"]:
+        return None
+    modules = hparams["modules"]
+    scorers = {}
+    if hparams["ctc_weight_decode"] > 0:
+        scorers["ctc"] = CTCScorer(modules["ctc_lin"], tokens.BLANK, tokens.EOS)
+    if hparams["lm_folder"]:
+        scorers["transformerlm"] = TransformerLMScorer(_language_model(hparams), temperature=hparams["temperature"])
+    weights = {"ctc": hparams["ctc_weight_decode"], "transformerlm": hparams["lm_weight"]}
+    return S2STransformerBeamSearcher(
+        modules=[modules["Transformer"], modules["seq_lin"]],
+        bos_index=tokens.BOS,
+        eos_index=tokens.EOS,
+        min_decode_ratio=0.0,
+        max_decode_ratio=hparams["max_decode_ratio"],
+        beam_size=hparams["test_beam_size"],
+        using_eos_threshold=False,
+        length_normalization=True,
+        temperature=hparams["temperature"],
+        scorer=ScorerBuilder(full_scorers=list(scorers.values()), weights={k: weights[k] for k in scorers}) if scorers else None,
+    )
+
+
+def _language_model(hparams):
+    file = os.path.join(hparams["lm_folder"], "lm.ckpt")
+    if not os.path.isfile(file):
+        raise keys.RecipeError(f"{file}: no such file: lm_folder holds lm.ckpt, the state dict of lm_model")
+    model = hparams["lm_model"]()
+    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def _at_least_float(x):
+    return x.to(torch.promote_types(x.dtype, torch.float32))

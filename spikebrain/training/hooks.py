@@ -1,0 +1,109 @@
+"""What is looked at after training: firing rates, energy, pictures."""
+
+import os
+from itertools import islice
+
+import torch
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+from spikebrain import energy, operands, plots
+from spikebrain import lengths as frames
+from spikebrain.energy.count import clean_name
+
+logger = get_logger(__name__)
+
+
+@torch.no_grad()
+def look(brain, dataset, loader):
+    """Listens to the trained encoder over a split, and draws pictures into the run's folder.
+
+    Runs on the main process alone, on the modules inside of wrappers. Something that cannot be counted or
+    drawn is logged and left out: a finished training is not lost over a picture.
+
+    Arguments
+    ---------
+    brain : Brain
+        After evaluation, with the weights to look at; ``features(wavs, lengths)``, ``parts``, ``joint`` and ``history``.
+    dataset : DynamicItemDataset
+        With ``sig`` and ``tokens``.
+    loader : dict
+        Options of its loader.
+
+    Returns
+    -------
+    dict
+        ``firing_rate`` (layer -> summary) and ``energy`` (scope -> report); empty on other processes.
+    """
+    if not if_main_process():
+        return {}
+    root = torch.nn.ModuleDict(brain.parts).eval()
+    counter = energy.Counter(root)
+    batches = islice(make_dataloader(dataset, **loader), brain.debug_batches if brain.debug else None)
+    encoder_input = _listen(brain, batches, counter)
+    report = {"firing_rate": counter.firing_rate()}
+    cost = _attempt("energy", lambda: energy.report(counter, energy.architecture(root)))
+    if cost:
+        report["energy"] = cost
+    _draw(brain, counter, cost, encoder_input)
+    return report
+
+
+def _listen(brain, batches, counter):
+    """Encodes every batch with ``counter`` listening; gives the encoder's input for the first utterance, cut to its length."""
+    parts, kept = brain.parts, {}
+
+    def keep(module, args, kwargs):
+        kept.setdefault("src", kwargs.get("src", args[0] if args else None))
+        kept.setdefault("padding", kwargs.get("src_key_padding_mask"))
+
+    handle = parts["Transformer"].encoder.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        for batch in batches:
+            batch = batch.to(brain.device)
+            x, lengths = brain.features(*batch.sig)
+            tokens, token_lengths = batch.tokens
+            steps = frames.absolute(token_lengths, tokens) + 1 if brain.joint else torch.zeros(len(tokens))
+            counter.add_utterances(frames.absolute(lengths, x), steps)
+            with operands.listen(counter):
+                parts["Transformer"].encode(*parts["frontend"](x, lengths))
+    finally:
+        handle.remove()
+    count = kept["src"].shape[1] if kept["padding"] is None else int((~kept["padding"][0]).sum())
+    return kept["src"][:1, :count]
+
+
+def _draw(brain, counter, cost, encoder_input):
+    pictures = {
+        "curves": lambda: plots.curves(brain.history.rows),
+        "firing_rates": lambda: plots.firing_rates(_short_names(counter.rates())) if counter.spikes else None,
+        "energy": lambda: plots.energy(cost) if cost else None,
+        "attention": lambda: _attention(brain.parts["Transformer"].encoder, encoder_input),
+    }
+    for name, draw in pictures.items():
+        figure = _attempt(f"{name}.png", draw)
+        if figure is not None:
+            _attempt(f"{name}.png", lambda: plots.save(figure, os.path.join(brain.hparams.output_folder, f"{name}.png")))  # noqa: B023
+
+
+def _attention(encoder, encoder_input):
+    """The encoder's attention on one utterance, for encoders that can say it."""
+    for module in encoder.modules():
+        if callable(getattr(module, "attention_maps", None)):
+            maps = module.attention_maps(encoder_input)
+            return plots.attention_maps([scores[0].float().cpu().numpy() for scores in maps])
+    return None
+
+
+def _short_names(rates):
+    prefix = os.path.commonprefix([clean_name(name) for name in rates]).rpartition(".")[0]
+    return {name[len(prefix) :].lstrip("."): values for name, values in rates.items()}
+
+
+def _attempt(what, function):
+    try:
+        return function()
+    except Exception as error:  # whatever it is: what was trained is worth more than what is drawn of it
+        logger.warning(f"{what} is left out: {type(error).__name__}: {error}")
+        return None

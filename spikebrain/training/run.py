@@ -1,0 +1,171 @@
+"""From a command line to ``results.json``: what every recipe's ``train.py`` calls.
+
+    run(__file__, corpus=librispeech, task=asr)
+
+A *corpus* is a module of ``spikebrain.data.corpora`` (it has ``prepare``), a *task* a
+module of ``spikebrain.training`` (it has ``NEEDED``, ``KEYS`` and ``train``).
+"""
+
+import importlib
+import os
+import shutil
+import sys
+import time
+
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, ddp_init_group, if_main_process, run_on_main
+from speechbrain.utils.run_opts import RunOptions
+
+from spikebrain.data.manifest import DataError
+from spikebrain.training import keys, results
+from spikebrain.training.checkpoints import CheckpointError
+
+SYNTHETIC = "synthetic"
+
+NEEDED = {
+    "seed": "of everything random",
+    "model": "what results are filed under",
+    "output_folder": "where all of a run goes",
+    "save_folder": "manifests, tokenizer and checkpoints",
+    "data_folder": "the corpus, or synthetic",
+}
+OPTIONAL = {
+    "protocol": "default",
+    "synthetic_folder": None,  # where the twin is made; beside the output folder where it is not given
+    "synthetic_options": None,  # arguments of the twin's make: seed, utterances
+    "strict_counts": False,
+    "skip_bad_audio": False,
+}
+KEYS = NEEDED.keys() | OPTIONAL.keys()
+
+
+def run(recipe, corpus, task, argv=None):
+    """Prepares, trains, evaluates, and writes ``results.json``.
+
+    Arguments
+    ---------
+    recipe : str
+        The recipe's ``train.py``: YAML files are looked for beside it too, and it is saved with the run.
+    corpus, task : module
+        See above.
+    argv : list of str or None
+        YAML file, run options of SpeechBrain and overrides; by default those of the command line.
+
+    Returns
+    -------
+    dict
+        What ``results.json`` holds.
+
+    Raises
+    ------
+    RecipeError, DataError, CheckpointError
+        Before anything is trained, where it can be known before. Where ``argv`` is not given, the program
+        ends with the message and status 1 instead.
+    """
+    if argv is not None:
+        return _run(recipe, corpus, task, list(argv))
+    try:
+        return _run(recipe, corpus, task, sys.argv[1:])
+    except (keys.RecipeError, DataError, CheckpointError) as error:  # one message, and no traceback before it
+        sys.exit(f"{os.path.basename(recipe)}: {error}")
+
+
+def _run(recipe, corpus, task, argv):
+    began = time.monotonic()
+    file, run_opts, overrides = RunOptions.from_command_line_args(argv)
+    file = keys.find(recipe, file)
+    overrides = keys.parse_overrides(overrides)
+    hparams = load(file, overrides, corpus, task)
+    ddp_init_group(run_opts)
+    _experiment(recipe, file, overrides, hparams)
+    prepared = _prepare(hparams, corpus, _splits(hparams))
+    report = task.train(hparams, run_opts, prepared)
+    if if_main_process():
+        common = _common(recipe, hparams, corpus, task)
+        common["command"] = results.command([os.path.abspath(recipe), *argv], results.known_folders(recipe))
+        report = {**common, "data": prepared.summary(), **report, "seconds": round(time.monotonic() - began, 1)}
+        results.write(hparams["output_folder"], report)
+    ddp_barrier()
+    return report
+
+
+def load(file, overrides, corpus, task):
+    """Builds what a recipe's YAML describes, after checking its keys.
+
+    Arguments
+    ---------
+    file : str
+        The YAML file.
+    overrides : dict
+    corpus, task : module
+
+    Returns
+    -------
+    dict
+        The recipe's objects and numbers, optional keys filled in.
+
+    Raises
+    ------
+    RecipeError
+        An unknown or missing key, or a key that must be given.
+    DataError
+        No data folder.
+    """
+    keys.check(file, overrides, KEYS | task.KEYS)
+    missing = [key for key, node in keys.read(file).items() if keys.is_placeholder(node) and key not in overrides]
+    if "data_folder" in missing:
+        corpus.prepare(None, None)  # says what it needs
+    if missing:
+        raise keys.RecipeError(f"{file}: {missing[0]} has no value: pass --{missing[0]}=...")
+    with open(file, encoding="utf-8") as stream:
+        # keys.check has seen the overrides; the host's own check would refuse a new entry of a dict, such as encoder_kwargs.
+        hparams = load_hyperpyyaml(stream, overrides, overrides_must_match=False)
+    keys.require(hparams, NEEDED | task.NEEDED, file)
+    return {**OPTIONAL, **task.OPTIONAL, **hparams}
+
+
+def _experiment(recipe, file, overrides, hparams):
+    sb.create_experiment_directory(hparams["output_folder"], hyperparams_to_save=file, overrides=overrides)
+    if if_main_process():
+        # The host saves the file that calls it, which is this one; the recipe's is wanted.
+        os.remove(os.path.join(hparams["output_folder"], os.path.basename(__file__)))
+        shutil.copy(recipe, hparams["output_folder"])
+
+
+def _splits(hparams):
+    return [split for name in ("train_splits", "dev_splits", "test_splits") for split in hparams.get(name) or []]
+
+
+def _prepare(hparams, corpus, splits):
+    """Runs the preparer on the main process (after making the twin, where asked) and hands its Preparation to all."""
+    box = {}
+
+    def prepare():
+        if hparams["data_folder"] == SYNTHETIC:
+            hparams["data_folder"] = _make_twin(hparams, corpus)
+        options = {name: hparams[name] for name in ("strict_counts", "skip_bad_audio")}
+        box["prepared"] = corpus.prepare(hparams["data_folder"], hparams["save_folder"], splits, **options)
+
+    run_on_main(prepare)
+    prepared, hparams["data_folder"] = ddp_broadcast((box.get("prepared"), hparams["data_folder"]), src=0)
+    return prepared
+
+
+def _make_twin(hparams, corpus):
+    name = corpus.__name__.rpartition(".")[2]
+    folder = hparams["synthetic_folder"] or os.path.join(os.path.dirname(hparams["output_folder"]), SYNTHETIC)
+    importlib.import_module(f"spikebrain.data.synthetic.{name}").make(folder, **(hparams["synthetic_options"] or {}))
+    return folder
+
+
+def _common(recipe, hparams, corpus, task):
+    return {
+        "task": task.__name__.rpartition(".")[2],
+        "corpus": corpus.CORPUS.name,
+        "model": hparams["model"],
+        "protocol": hparams["protocol"],
+        "seed": hparams["seed"],
+        "commit": results.commit(os.path.dirname(os.path.abspath(recipe))),
+        "versions": results.versions(),
+    }

@@ -1,0 +1,236 @@
+"""``tools/bench.py``: no time before equality, what a run writes, counts and memory; seconds are asserted nowhere."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikebrain.kernels import multilevel, native
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["multilevel", "--quick", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module("bench")
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.fixture(scope="module")
+def written(bench, tmp_path_factory):
+    """The file of one quick run; nothing else is left."""
+    folder = tmp_path_factory.mktemp("bench")
+    assert bench.main([*QUICK, "--out", folder / "run.json"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.fixture
+def folder(bench, tmp_path, monkeypatch):
+    """An empty folder in place of benchmarks/."""
+    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def rows(written, section):
+    return {row["variant"]: row for row in written["sections"][section]}
+
+
+def test_a_run_says_where_and_how_it_was_made(written):
+    about = set(written) - {"sections", "verdicts"}
+    assert about == {"bench", "plan", "rounds", "date", "command", "commit", "versions", "hardware", "compiled", "load"}
+    assert (written["bench"], written["plan"]) == ("multilevel", "quick")
+    assert set(written["hardware"]) == {"cpu", "cores", "threads", "device"} and written["hardware"]["threads"] == 1
+    assert written["command"].startswith("python tools/bench.py multilevel --quick --threads 1 --out ")
+    assert str(ROOT) not in json.dumps(written) and len(written["load"]) == 2
+
+
+def test_every_timed_shape_was_compared_with_the_definition(bench, written):
+    compared = {(tuple(row["shape"]), row["implementation"]) for row in written["sections"]["equality"]}
+    timed = {tuple(row["shape"]) for row in written["sections"]["op"]}
+    timed |= {(size.batch, size.frames, width) for size in [bench.TINY] for width in (size.d_model, size.d_ffn)}
+    assert {shape for shape, _ in compared} == timed
+    assert {name for _, name in compared} == set(bench.implementations()[1:])
+    assert all(row["flipped, float64"] == 0 and row["largest error, float64"] <= 1e-9 for row in written["sections"]["equality"])
+
+
+def test_the_op_is_timed_beside_a_product_by_every_implementation(written):
+    variants = list(rows(written, "op"))
+    assert variants == ["reference", "eager", *([] if native.why_not() else ["cpu"]), "linear to 32"]
+    for row in written["sections"]["op"]:
+        assert set(row["ms"]) == set(row["ratio to reference"]) == {"median", "low", "high"}
+        assert 0 < row["ms"]["low"] <= row["ms"]["median"] <= row["ms"]["high"]
+
+
+def test_memory_is_constant_in_levels_and_grows_with_micro_steps(written):
+    saved = {name: row["saved_mib"] for name, row in rows(written, "levels").items()}
+    assert saved["imls T=4"] == saved["imls T=6"] == saved["imls T=8"] > 0
+    assert saved["lif_multistep T=4"] < saved["lif_multistep T=6"] < saved["lif_multistep T=8"]
+    assert saved["lif_multistep T=6"] >= 2.5 * saved["imls T=6"]
+
+
+def test_the_spiking_encoder_keeps_less_than_its_twin(written):
+    twin, spiking, *without_dropout = written["sections"]["encoder"]
+    assert [(row["variant"], row["dropout"]) for row in (twin, spiking)] == [("transformer", 0.1), ("iml_spikeformer", 0.1)]
+    assert spiking["saved_mib"] < twin["saved_mib"] and min(spiking["peak_mib"], twin["peak_mib"]) > 50
+    assert [row["variant"] for row in without_dropout] == ["transformer", "iml_spikeformer"]
+    assert without_dropout[1]["saved_mib"] < without_dropout[0]["saved_mib"] < twin["saved_mib"]
+
+
+def test_the_breakdown_sums_up_and_only_the_spiking_encoder_has_neurons(bench, written):
+    parts = written["sections"]["breakdown"]
+    for row in parts:
+        assert sum(row[f"{kind} %"] for kind in [*bench.KINDS, "rest"]) == pytest.approx(100, abs=0.5)
+        assert row["matmul %"] > 0 and row["norm %"] > 0 and row["attention softmax %"] > 0 and row["operations"] > 100
+        assert (row["dropout"] > 0) <= (row["dropout %"] > 0) and (row["neuron %"] > 0) == (row["variant"] == "iml_spikeformer")
+
+
+def test_tiny_times_are_not_judged_and_memory_is(written):
+    for row in written["verdicts"]:
+        assert row["verdict"] == ("PASS" if "saved memory" in row["what"] else "not judged")
+    assert len(written["verdicts"]) == 7
+
+
+def _wrong_level(monkeypatch, module):
+    right = module.forward
+    monkeypatch.setattr(module, "forward", lambda x, top, gain, counts, options: right(x, top, gain, counts, options._replace(levels=5)))
+
+
+def _wrong_gradient(monkeypatch, module):
+    right = module.backward
+
+    def backward(*arguments):
+        dx, through = right(*arguments)
+        return dx * 1.001, through
+
+    monkeypatch.setattr(module, "backward", backward)
+
+
+@pytest.mark.parametrize("name", ["eager", "cpu"])
+@pytest.mark.parametrize("fault, message", [(_wrong_level, "spikes differ"), (_wrong_gradient, "beyond 1e-09: {'grad'")])
+def test_no_time_before_the_implementations_agree(bench, monkeypatch, capsys, tmp_path, name, fault, message):
+    if name == "cpu" and native.why_not():
+        pytest.skip(f"compiled kernel: {native.why_not()}")
+    fault(monkeypatch, getattr(multilevel, name))
+    monkeypatch.setattr(bench, "take_turns", lambda *_: pytest.fail("a variant was timed"))
+    assert bench.main([*QUICK, "--out", tmp_path / "run.json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and list(tmp_path.iterdir()) == []
+    assert f"no times: {name} is not the definition on (2, 20, 32) in float64" in printed.err and message in printed.err
+
+
+def test_variants_take_turns_after_a_warm_up(bench):
+    calls = []
+    seconds = bench.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert "".join(calls) == "ab" * 5 and {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_ratio_is_that_of_one_round(bench):
+    seconds = {"a": [1.0, 10.0, 100.0, 1.0, 1.0], "b": [2.0, 20.0, 200.0, 2.0, 9.0]}
+    assert bench.ratio(seconds, "b", "a") == {"median": 2.0, "low": 2.0, "high": 2.0}
+    assert bench.spread([3.0]) == {"median": 3.0, "low": 3.0, "high": 3.0}
+
+
+def test_saved_bytes_by_hand(bench):
+    """A linear layer keeps its input and its weight, an exponential its result; the weight is a parameter, the rest float32."""
+    layer, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+    assert bench.saved_bytes(bench.Step(layer, lambda: layer(x).exp())) == 4 * (5 * 4 + 5 * 3)
+    assert bench.saved_bytes(bench.Step(layer, lambda: layer(x) + layer(x[:2]).sum())) == 4 * 5 * 4
+
+
+def test_a_large_parent_does_not_show_in_the_size_of_its_child(bench):
+    ballast = torch.ones(2**28)  # 1 GiB, which ru_maxrss would hand on
+    found = bench.resident_of(bench.Task(bench.TINY))
+    assert bench.peak_resident() >= ballast.nbytes
+    assert 0 <= found["step_mib"] < 16 and found["peak_mib"] < bench.peak_resident() / bench.MIB - 256
+
+
+def test_a_process_that_measures_and_fails_is_named(bench):
+    with pytest.raises(bench.BenchError, match="neuron='lstm'.*ended with 1.*choose one of imls"):
+        bench.resident_of(bench.Task(bench.TINY, neuron="lstm"))
+
+
+def test_the_breakdown_follows_a_gradient_to_what_it_is_the_derivative_of(bench):
+    module = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.5))
+    x = torch.randn(64, 64, requires_grad=True)
+    found = bench.breakdown(bench.Step(module, lambda: module(x)))
+    assert found["dropout %"] > 0 and found["matmul %"] == found["norm %"] == found["neuron %"] == 0
+    squared = bench.breakdown(bench.Step(module, lambda: x * x))
+    assert squared["dropout %"] == 0 and squared["rest %"] == 100
+
+
+GROWING = {"imls": (1.0, 1.0, 1.04), "lif_multistep": (4.0, 6.0, 8.0)}
+
+
+@pytest.mark.parametrize(
+    "time, memory, failed",
+    [
+        (GROWING, GROWING, []),
+        (GROWING | {"imls": (1.0, 1.1, 1.2)}, GROWING, ["IMLS: time"]),
+        (GROWING, GROWING | {"imls": (1.0, 1.0, 1.06)}, ["IMLS: saved memory"]),
+        (GROWING | {"lif_multistep": (4.0, 6.0, 6.0)}, GROWING, ["iterative firing: time"]),
+        (GROWING, GROWING | {"lif_multistep": (2.0, 2.4, 2.9)}, ["iterative firing to IMLS"]),
+    ],
+)
+def test_each_bar_can_fail(bench, time, memory, failed):
+    times, saved = (
+        {f"{neuron} T={t}": v for neuron, values in table.items() for t, v in zip((4, 6, 8), values)} for table in (time, memory)
+    )
+    verdicts = bench._levels_verdicts(times, saved, judged=True)
+    assert len(verdicts) == 5 and {row["verdict"] for row in verdicts} <= {"PASS", "FAIL"}
+    found = [row["what"] for row in verdicts if row["verdict"] == "FAIL"]
+    assert [what.startswith(name) for what, name in zip(found, failed)] == [True] * len(failed) and len(found) == len(failed)
+
+
+def _one_row(verdict):
+    numbers = {"shape": [2, 3], "spikes": 1234, "ms": {"median": 2.5, "low": 2.0, "high": 3.0}, "gone": None}
+    return lambda plan: ({"numbers": [numbers]}, [{"what": "a", "value": 1.0, "bar": "<= 1", "verdict": verdict}])
+
+
+@pytest.mark.parametrize("verdict, status", [("PASS", 0), ("not judged", 0), ("FAIL", 1)])
+def test_a_run_is_kept_with_its_table_and_a_missed_bar_is_the_exit_status(bench, folder, monkeypatch, capsys, verdict, status):
+    monkeypatch.setitem(bench.BENCHES, "multilevel", _one_row(verdict))
+    assert bench.main(["multilevel"]) == status
+    (kept,) = folder.glob("*.json")
+    assert re.fullmatch(r"multilevel-[a-z0-9-]+-\d+-threads\.json", kept.name)
+    text = (folder / "README.md").read_text()
+    assert text.endswith(capsys.readouterr().out.rstrip("\n") + "\n") and text.startswith(bench.HEAD)
+    assert f"| a | 1 | <= 1 | {verdict} |\n" in text and "| 2 x 3 | 1,234 | 2.5 (2 .. 3) | - |\n" in text
+    assert bench.main(["table", "--check"]) == 0
+
+
+def test_a_quick_run_keeps_no_file(bench, folder, monkeypatch):
+    monkeypatch.setitem(bench.BENCHES, "multilevel", _one_row("PASS"))
+    assert bench.main(["multilevel", "--quick"]) == 0 and list(folder.iterdir()) == []
+
+
+def test_a_table_that_is_out_of_date_or_of_something_else_is_named(bench, folder, capsys):
+    assert bench.main(["table", "--check"]) == 1
+    assert bench.main(["table"]) == 0 and "No run is kept yet" in (folder / "README.md").read_text()
+    (folder / "README.md").write_text("typed by hand\n")
+    assert bench.main(["table", "--check"]) == 1
+    (folder / "odd.json").write_text('{"bench": "multilevel"}')
+    assert bench.main(["table"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and "odd.json: is no run of bench.py" in errors[2] and "run `python tools/bench.py table`" in errors[1]
+
+
+def test_the_table_in_the_repository_is_made_from_its_files(bench):
+    assert bench.main(["table", "--check"]) == 0
+
+
+def test_threads_are_set_for_the_run_alone(bench, monkeypatch, tmp_path):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setitem(bench.BENCHES, "multilevel", lambda plan: (seen.append(torch.get_num_threads()), ({}, []))[1])
+    assert bench.main(["multilevel", "--threads", str(before + 1), "--out", tmp_path / "x.json"]) == 0
+    assert seen == [before + 1] and torch.get_num_threads() == before
+    with pytest.raises(SystemExit):
+        bench.main(["multilevel", "--threads", "0"])
