@@ -153,6 +153,11 @@ def ratio(seconds, name, base):
     return spread([a / b for a, b in zip(seconds[name], seconds[base], strict=True)])
 
 
+def say(stage):
+    """Tells who waits what is measured now, on standard error."""
+    print(f"bench.py: {stage} ...", file=sys.stderr, flush=True)
+
+
 def digits(value, significant=4):
     """``value`` as a float of so many significant digits: what is written is what is judged."""
     return float(f"{value:.{significant}g}")
@@ -393,6 +398,7 @@ def multilevel_bench(plan):
     """Sections and verdicts of ``bench.py multilevel``."""
     sizes = dict.fromkeys([plan.levels, *plan.encoders])
     in_encoders = [(size.batch, size.frames, width) for size in sizes for width in (size.d_model, size.d_ffn)]
+    say("comparing implementations with the definition")
     sections = {"equality": require_equality(dict.fromkeys([*plan.op, *in_encoders]))}
     sections["op"] = [row for shape in plan.op for row in _op_rows(shape, 2 * plan.rounds)]
     sections["levels"], verdicts = _levels(plan)
@@ -407,6 +413,7 @@ def multilevel_bench(plan):
 
 def _op_rows(shape, rounds):
     """One firing layer by every implementation, with a small matrix product in turn, as between the layers of a network."""
+    say(f"one firing layer, {shape}")
     given = _layer_input(shape)
     linear = torch.nn.Linear(shape[-1], min(shape[-1], 256))
     x, cotangent = given[0].clone().requires_grad_(), torch.randn(*shape[:2], linear.out_features)
@@ -428,6 +435,7 @@ def _levels(plan):
 
     IMLS first takes turns with itself alone, four times as often: that its time is constant is a claim of a few percent.
     """
+    say(f"IMLS and iterative firing, {plan.levels.name}")
     tasks = {f"{neuron} T={t}": Task(plan.levels, None, neuron, t) for neuron in ("imls", "lif_multistep") for t in LEVELS}
     steps = {name: task.build() for name, task in tasks.items()}
     base = "imls T=4"
@@ -467,6 +475,7 @@ def _encoder(size, plan):
     The twin drops attention weights and hidden activations besides the residual branches, as SpeechBrain's does; what that costs
     shows in the rows without dropout. Bars are those of training, with dropout.
     """
+    say(f"spiking encoder and twin, {size.name}")
     tasks = {(host, dropout): Task(size, host, dropout=dropout) for dropout in (0.1, 0.0) for host in (TWIN, SPIKING)}
     steps = {key: task.build() for key, task in tasks.items()}
     seconds = take_turns(steps, plan.rounds)
