@@ -62,7 +62,8 @@ def _before_last_mask(q, k, counts, options):
         scores.mul_(_factor(q, scores, counts, options))
     if options.score == "linear":
         return scores.masked_fill_(hidden, 0)
-    return torch.softmax(scores.masked_fill_(hidden, -torch.inf), -1)
+    # Adding a row of 0 and -inf: a masked fill that broadcasts costs as much as the softmax itself.
+    return torch.softmax(scores.add_(torch.zeros_like(hidden, dtype=scores.dtype).masked_fill_(hidden, -torch.inf)), -1)
 
 
 def _products(q, k):
@@ -149,7 +150,7 @@ def repssa(q, k, spikes, options):
     """
     v = split_heads(spikes.value, q.shape[1])
     with torch.autocast(q.device.type, enabled=False):
-        y = _RepSSA.apply(q, k, v.to(q.dtype), spikes.code, spikes.gain, spikes.counts, options)
+        y = _RepSSA.apply(q.contiguous(), k.contiguous(), v.to(q.dtype), spikes.code, spikes.gain, spikes.counts, options)
     return merge_heads(y)
 
 

@@ -152,4 +152,4 @@ def test_op_is_registered_correctly():
     x = torch.randn(2, 7, 5, requires_grad=True)
     counts = torch.tensor([7, 3])
     top, row = multilevel.channel_max(x, counts)
-    torch.library.opcheck(multilevel._fire, (x, top, torch.ones(5), counts, row, [6.0, 6.0, 0.0, 1.0], "eager"))
+    torch.library.opcheck(multilevel._fire_op, (x, top, torch.ones(5), counts, row, [6.0, 6.0, 0.0, 1.0]))

@@ -166,6 +166,12 @@ def test_another_tokenizer_does_not_fit_the_checkpoint(train, tmp_path):
         train(number_of_epochs=2, token_type="char")
 
 
+def test_a_seed_decides_everything(train, tmp_path):
+    runs = [train(folder=tmp_path / name, seed=seed) for name, seed in (("one", 7), ("two", 7), ("other", 8))]
+    rows = [without_times(history(tmp_path / name)) for name in ("one", "two", "other")]
+    assert runs[0]["metrics"] == runs[1]["metrics"] and rows[0] == rows[1] != rows[2]
+
+
 def test_resuming_a_finished_run_changes_nothing(train, tmp_path):
     first = train()
     before = history(tmp_path / "run")
@@ -206,8 +212,9 @@ def test_compile(train):
 @pytest.mark.full
 def test_full_size_takes_two_steps_and_a_decode_on_real_speech(recipe, real_data, tmp_path):
     overrides = {
-        "data_folder": real_data / "librispeech_excerpt", "output_folder": tmp_path, "train_splits": "[train-clean-100]",
-        "dev_splits": "[]", "test_splits": "[test-other]", "hard_vocab_limit": False, "grad_accumulation_factor": 1, "max_batch_length": 10, "num_workers": 0,
+        "data_folder": real_data / "librispeech_excerpt", "output_folder": tmp_path,
+        "train_splits": "[train-clean-100]", "dev_splits": "[]", "test_splits": "[test-other]", "hard_vocab_limit": False,
+        "grad_accumulation_factor": 1, "max_batch_length": 10, "num_workers": 0,
         "eval_batch_size": 1, "test_beam_size": 4, "max_decode_ratio": 0.3,
     }  # fmt: skip
     options = ["--device=cpu", "--noprogressbar", "--debug", "--debug_epochs=1"]

@@ -16,8 +16,8 @@ _FAST = {"eager": eager, "cpu": cpu}
 
 
 def _fast(x, implementation):
-    """The module that runs on ``x``; chosen inside the registered ops, where no tracer looks."""
-    return _FAST[dispatch.choose(x, implementation or None, cpu.SOURCE)]
+    """The module that runs on ``x``; asked for only where no tracer looks."""
+    return _FAST[dispatch.choose(x, implementation, cpu.SOURCE)]
 
 
 class FireOptions(NamedTuple):
@@ -32,48 +32,68 @@ class FireOptions(NamedTuple):
     theta: float = 1.0
 
 
-@torch.library.custom_op("spikebrain::multilevel_fire", mutates_args=())
-def _fire(
-    x: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, counts: torch.Tensor, row: torch.Tensor,
-    numbers: list[float], implementation: str,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    return _fast(x, implementation).forward(x, top, gain, counts, _options(numbers))
-
-
-@_fire.register_fake
-def _(x, top, gain, counts, row, numbers, implementation):
-    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
-
-
-@torch.library.custom_op("spikebrain::multilevel_fire_backward", mutates_args=())
-def _fire_backward(
-    grad: torch.Tensor, code: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, row: torch.Tensor,
-    numbers: list[float], implementation: str,
-) -> torch.Tensor:  # fmt: skip
-    options = _options(numbers)
-    dx, through = _fast(grad, implementation).backward(grad, code, gain * options.ratio / top, options)
-    at_peak = torch.where(row >= 0, through.to(grad.dtype) * (-options.theta) * gain / top, 0)
+def _gradient(grad, code, top, gain, row, options, implementation):
+    """Derivative by x: straight through where u is inside, and on to the row whose element is the maximum."""
+    dx, through = _fast(grad, implementation).backward(grad, code, gain * (options.ratio / top), options)
+    at_peak = torch.where(row >= 0, through.to(grad.dtype) * gain / top * -options.theta, 0)
     dx.flatten(0, -2).scatter_add_(0, row.clamp(min=0).unsqueeze(0), at_peak.unsqueeze(0))
     return dx
 
 
-@_fire_backward.register_fake
-def _(grad, code, top, gain, row, numbers, implementation):
+class _Fire(torch.autograd.Function):
+    """The op in eager mode: the registered one below costs several times the kernel on small layers."""
+
+    @staticmethod
+    def forward(ctx, x, top, gain, counts, row, options, implementation):
+        y, code = _fast(x, implementation).forward(x, top, gain, counts, options)
+        ctx.save_for_backward(code, top, gain, row)
+        ctx.options, ctx.implementation = options, implementation
+        ctx.mark_non_differentiable(code)
+        return y, code
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        return _gradient(grad, *ctx.saved_tensors, ctx.options, ctx.implementation), *[None] * 6
+
+
+# The same op for torch.compile, which cannot look into C: registered with what a tracer needs to know.
+
+
+@torch.library.custom_op("spikebrain::multilevel_fire", mutates_args=())
+def _fire_op(
+    x: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, counts: torch.Tensor, row: torch.Tensor, numbers: list[float]
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _fast(x, None).forward(x, top, gain, counts, _options(numbers))
+
+
+@_fire_op.register_fake
+def _(x, top, gain, counts, row, numbers):
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+
+
+@torch.library.custom_op("spikebrain::multilevel_fire_backward", mutates_args=())
+def _gradient_op(
+    grad: torch.Tensor, code: torch.Tensor, top: torch.Tensor, gain: torch.Tensor, row: torch.Tensor, numbers: list[float]
+) -> torch.Tensor:  # fmt: skip
+    return _gradient(grad, code, top, gain, row, _options(numbers), None)
+
+
+@_gradient_op.register_fake
+def _(grad, code, top, gain, row, numbers):
     return torch.empty_like(grad)
 
 
 def _keep(ctx, inputs, output):
-    _, top, gain, _, row, ctx.numbers, ctx.implementation = inputs
+    _, top, gain, _, row, ctx.numbers = inputs
     ctx.save_for_backward(output[1], top, gain, row)
     ctx.mark_non_differentiable(output[1])
 
 
 def _back(ctx, grad, _):
-    code, top, gain, row = ctx.saved_tensors
-    return _fire_backward(grad, code, top, gain, row, ctx.numbers, ctx.implementation), *[None] * 6
+    return _gradient_op(grad, *ctx.saved_tensors, ctx.numbers), *[None] * 5
 
 
-_fire.register_autograd(_back, setup_context=_keep)
+_fire_op.register_autograd(_back, setup_context=_keep)
 
 
 def _options(numbers):
@@ -81,22 +101,22 @@ def _options(numbers):
 
 
 @torch.library.custom_op("spikebrain::multilevel_channel_max", mutates_args=())
-def _channel_max(x: torch.Tensor, counts: torch.Tensor, implementation: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return _fast(x, implementation).channel_max(x, counts)
+def _channel_max_op(x: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _fast(x, None).channel_max(x, counts)
 
 
-@_channel_max.register_fake
-def _(x, counts, implementation):
+@_channel_max_op.register_fake
+def _(x, counts):
     return x.new_empty(x.shape[-1]), torch.empty(x.shape[-1], dtype=torch.long, device=x.device)
 
 
 @torch.library.custom_op("spikebrain::multilevel_decode", mutates_args=())
-def _decode(code: torch.Tensor, gain: torch.Tensor, implementation: str) -> torch.Tensor:
-    return _fast(gain, implementation).decode(code, gain)
+def _decode_op(code: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    return _fast(gain, None).decode(code, gain)
 
 
-@_decode.register_fake
-def _(code, gain, implementation):
+@_decode_op.register_fake
+def _(code, gain):
     return torch.empty_like(code, dtype=gain.dtype)
 
 
@@ -116,7 +136,9 @@ def channel_max(x, counts, implementation=None):
     """
     if implementation == "reference":
         return reference.channel_max(x.detach(), counts)
-    return _channel_max(x.detach(), counts, implementation or "")
+    if torch.compiler.is_compiling():
+        return _channel_max_op(x.detach(), counts)
+    return _fast(x, implementation).channel_max(x.detach(), counts)
 
 
 def fire(x, top, gain, counts, row, options, implementation=None):
@@ -144,9 +166,11 @@ def fire(x, top, gain, counts, row, options, implementation=None):
     """
     if implementation == "reference":
         return reference.fire(x, top, gain, counts, row, options)
-    return _fire(x, top, gain, counts, row, [float(n) for n in options], implementation or "")
+    if torch.compiler.is_compiling():
+        return _fire_op(x, top, gain, counts, row, [float(n) for n in options])
+    return _Fire.apply(x, top, gain, counts, row, options, implementation)
 
 
 def decode(code, gain):
     """The spikes ``level * gain`` (..., C), in gain's dtype, from code bytes (..., C) and ``gain`` (C,)."""
-    return _decode(code, gain, "")
+    return _decode_op(code, gain) if torch.compiler.is_compiling() else _fast(gain, None).decode(code, gain)
