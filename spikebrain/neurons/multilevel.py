@@ -171,12 +171,14 @@ class MultiLevelSpike(nn.Module):
 
     def _has_seen(self):
         """Whether a training batch was seen; asked of the buffer until it says yes, not at every forward."""
-        self._seen = self._seen or bool((self.running_max > 0).any())
+        if not self._seen and not torch.compiler.is_compiling():
+            self._seen = bool((self.running_max > 0).any())
         return self._seen
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self._seen = False
         super()._load_from_state_dict(*args, **kwargs)
+        loaded = self._buffers.get("running_max")
+        self._seen = loaded is not None and not loaded.is_meta and bool((loaded > 0).any())
 
     def _top(self, maximum):
         return maximum.clamp(min=self.options.eps) * self.options.threshold
@@ -214,6 +216,7 @@ class MultiLevelSpike(nn.Module):
             new = new.clamp(min=self.options.eps).to(self.running_max.dtype)
             mixed = torch.lerp(self.running_max, new, self.options.momentum)
             self.running_max.copy_(torch.where(self.running_max == 0, new, mixed))
+        self._seen = True
 
     def _fire_unseen(self, x, counts):
         """Evaluation before any training batch: every utterance is scaled by its own maximum."""

@@ -70,11 +70,11 @@ class Split:
     share: tuple
 
 
-_EASY, _HARD = dict(rate=(105, 150), snr=(20, 40)), dict(rate=(140, 180), snr=(12, 20))
+_EASY, _HARD = dict(rate=(125, 180), snr=(20, 40)), dict(rate=(165, 210), snr=(10, 18))
 SPLITS = {
-    "train-clean-100": Split(1000, tuple(_TRAIN), (100, 170), (12, 40), (0.0, 0.7)),
-    "train-clean-360": Split(2000, tuple(_TRAIN), (100, 170), (12, 40), (0.0, 0.7)),
-    "train-other-500": Split(3000, tuple(_TRAIN), (110, 190), (10, 25), (0.0, 0.7)),
+    "train-clean-100": Split(1000, tuple(_TRAIN), (120, 205), (10, 40), (0.0, 0.7)),
+    "train-clean-360": Split(2000, tuple(_TRAIN), (120, 205), (10, 40), (0.0, 0.7)),
+    "train-other-500": Split(3000, tuple(_TRAIN), (120, 220), (8, 25), (0.0, 0.7)),
     "dev-clean": Split(4000, tuple(_DEV_CLEAN), share=(0.7, 0.8), **_EASY),
     "dev-other": Split(5000, tuple(_DEV_OTHER), share=(0.7, 0.8), **_HARD),
     "test-clean": Split(6000, tuple(_TEST_CLEAN), share=(0.8, 1.0), **_EASY),
