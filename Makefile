@@ -37,7 +37,8 @@ $(STAMP): setup.py Makefile
 
 demo: install
 	$(BIN)/python recipes/LibriSpeech/train.py hparams/iml_spikeformer_mini.yaml \
-		--data_folder=synthetic --synthetic_folder=$(DEMO)/LibriSpeech --output_folder=$(DEMO)/run
+		--data_folder=synthetic --synthetic_folder=$(DEMO)/LibriSpeech --output_folder=$(DEMO)/run \
+		--token_type=bpe --output_neurons=130 --number_of_epochs=16
 	@$(BIN)/python tools/summary.py $(DEMO)/run
 
 test: install

@@ -37,7 +37,7 @@ class AsrDataOptions:
     sample_rate : Hz
     hop : samples between feature frames, for the check of CTC lengths
     subsampling : 4 or 6, frames that become one encoder frame, for the same check
-    too_short : "raise" or "drop" training utterances that are too short for their tokens
+    skip_short : leave out training utterances that are too short for their tokens, instead of refusing them
     max_duration : longer training utterances are left out (None: none)
     speeds : percentages, one of which is drawn for each training utterance; empty: no perturbation
     cache_audio : keep decoded training audio in memory, 115 MB an hour
@@ -54,7 +54,7 @@ class AsrDataOptions:
     sample_rate: int = 16000
     hop: int = 160
     subsampling: int = 4
-    too_short: str = "raise"
+    skip_short: bool = False
     max_duration: float | None = None
     speeds: tuple = ()
     cache_audio: bool = False
@@ -70,8 +70,6 @@ class AsrDataOptions:
     def __post_init__(self):
         if self.sorting not in SORTINGS:
             raise DataError(f"sorting: {self.sorting!r} is none of {', '.join(SORTINGS)}")
-        if self.too_short not in ("raise", "drop"):
-            raise DataError(f"too_short: {self.too_short!r} is none of raise, drop")
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def asr_data(train, valid, tests, data_folder, tokenizer, options=None):
     Raises
     ------
     DataError
-        A manifest that cannot be read, ids that are in two joined manifests, or (with ``too_short="raise"``) an utterance
+        A manifest that cannot be read, ids that are in two joined manifests, or (without ``skip_short``) an utterance
         too short for its tokens.
     """
     options = options or AsrDataOptions()
@@ -180,7 +178,7 @@ def asr_data(train, valid, tests, data_folder, tokenizer, options=None):
         reader.preload([os.path.join(data_folder, u.wav) for u in training])
     plain = ReadAudio(options.sample_rate)
     validation = _shortest_first(_joined(valid))
-    check_ctc_lengths(validation, tokenizer, options, too_short=options.too_short)
+    check_ctc_lengths(validation, tokenizer, options)
     sets = {name: dataset(_shortest_first(manifest.read(path)), data_folder, tokenizer, plain) for name, path in tests.items()}
     sampler = batch_sampler(training, options) if training and options.max_batch_length else None
     generator = torch.Generator().manual_seed(options.seed)
@@ -211,7 +209,7 @@ def _shortest_first(utterances):
 def _training_utterances(paths, tokenizer, options):
     utterances = _joined(paths)
     kept, dropped = _not_too_long(utterances, options.max_duration)
-    kept, short = check_ctc_lengths(kept, tokenizer, options, max(options.speeds, default=100), options.too_short)
+    kept, short = check_ctc_lengths(kept, tokenizer, options, max(options.speeds, default=100))
     dropped += short
     if utterances and not kept:
         what = f"all {len(utterances)} training utterances were left out as too long or too short"
@@ -253,7 +251,7 @@ def ctc_frames_needed(ids):
     return len(ids) + sum(a == b for a, b in itertools.pairwise(ids))
 
 
-def check_ctc_lengths(utterances, tokenizer, options, speed=100, too_short="raise"):
+def check_ctc_lengths(utterances, tokenizer, options, speed=100):
     """Which utterances have an encoder frame for each of their tokens, by formula from the manifest's durations.
 
     A shorter one has no CTC path: its loss is infinite, which ``zero_infinity`` would hide.
@@ -265,8 +263,6 @@ def check_ctc_lengths(utterances, tokenizer, options, speed=100, too_short="rais
     options : AsrDataOptions
     speed : int
         Percentage of the fastest speed that an utterance may be played at.
-    too_short : str
-        "raise" or "drop".
 
     Returns
     -------
@@ -275,7 +271,7 @@ def check_ctc_lengths(utterances, tokenizer, options, speed=100, too_short="rais
     Raises
     ------
     DataError
-        With ``too_short="raise"``: the first such utterance with both numbers, and how many there are.
+        Without ``options.skip_short``: the first such utterance with both numbers, and how many there are.
     """
     good, bad = [], []
     for utterance in utterances:
@@ -288,9 +284,9 @@ def check_ctc_lengths(utterances, tokenizer, options, speed=100, too_short="rais
             at = f" at speed {speed} %" if speed != 100 else ""
             what = f"{utterance.duration:.3f} s give {frames} frames after {options.subsampling}x subsampling{at}, its tokens need {needed}"
             bad.append(Skipped(utterance.id, utterance.wav, what))
-    if bad and too_short == "raise":
+    if bad and not options.skip_short:
         more = f" ({len(bad)} utterances are too short)" if len(bad) > 1 else ""
-        repair = "set too_short: drop to leave such utterances out, use a larger vocab_size, or mend the transcript"
+        repair = "mend the transcript, use a larger output_neurons, or leave such utterances out with --skip_bad_audio=True"
         raise DataError(f"{bad[0].id}: {bad[0].reason}{more}: {repair}")
     return good, bad
 

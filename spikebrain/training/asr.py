@@ -23,7 +23,9 @@ from speechbrain.utils.repro import SaveableGenerator
 
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
+from spikebrain.data.manifest import write_atomic
 from spikebrain.data.pipelines import AsrDataOptions, asr_data
+from spikebrain.data.preparation import skipped_csv
 from spikebrain.training import checkpoints, hooks, keys, results
 from spikebrain.training.history import History
 from spikebrain.training.sharding import sharded_loader
@@ -62,7 +64,7 @@ OPTIONAL = {
     "max_decode_ratio": 1.0,
     "extra_loggers": (),
 }
-BATCHING = {field.name: field.default for field in fields(AsrDataOptions) if field.name != "hop"}
+BATCHING = {field.name: field.default for field in fields(AsrDataOptions) if field.name not in ("hop", "skip_short")}
 OPTIONAL |= BATCHING
 KEYS = NEEDED.keys() | OPTIONAL.keys()
 
@@ -321,10 +323,11 @@ def make_tokenizer(hparams, prepared):
 def make_data(hparams, prepared, tokenizer):
     """Datasets and loader options: an AsrData; its ``tests`` are the dev and the test splits."""
     options = {name: hparams[name] for name in BATCHING}
-    options = AsrDataOptions(**{**options, "speeds": tuple(options["speeds"] or ())}, hop=hparams["modules"]["features"].hop)
+    options["speeds"] = tuple(options["speeds"] or ())
+    options = AsrDataOptions(**options, hop=hparams["modules"]["features"].hop, skip_short=hparams["skip_bad_audio"])
     dev = list(hparams["dev_splits"] or ())
     reported = dict.fromkeys([*dev, *(hparams["test_splits"] or ())])
-    return asr_data(
+    data = asr_data(
         [prepared.manifests[split] for split in hparams["train_splits"]],
         [prepared.manifests[split] for split in dev[:1]],
         {split: prepared.manifests[split] for split in reported},
@@ -332,6 +335,9 @@ def make_data(hparams, prepared, tokenizer):
         tokenizer,
         options,
     )
+    if data.dropped and if_main_process():
+        write_atomic(os.path.join(hparams["save_folder"], "skipped.csv"), skipped_csv([*prepared.skipped, *data.dropped]))
+    return data
 
 
 def build(hparams, run_opts, data):
