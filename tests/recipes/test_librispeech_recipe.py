@@ -143,6 +143,19 @@ def test_bad_audio_stops_or_is_left_out_and_listed(train, twin, tmp_path):
     assert broken.name in (tmp_path / "run" / "save" / "skipped.csv").read_text()
 
 
+def test_an_utterance_shorter_than_its_text_stops_or_is_left_out_and_listed(train, twin, tmp_path):
+    corpus = shutil.copytree(twin, tmp_path / "corpus")
+    transcript = sorted((corpus / "train-clean-100").rglob("*.trans.txt"))[0]
+    first, *rest = transcript.read_text().splitlines()
+    name = first.split()[0]
+    transcript.write_text("\n".join([f"{first} {'NUMBER ' * 40}".strip(), *rest]) + "\n")
+    with pytest.raises(DataError, match=rf"{name}: .* s give \d+ frames .* its tokens need \d+: .*--skip_bad_audio=True"):
+        train(data_folder=corpus, token_type="char")
+    assert not list(tmp_path.glob("run/save/CKPT*"))
+    train(data_folder=corpus, token_type="char", skip_bad_audio=True, number_of_epochs=1)
+    assert name in (tmp_path / "run" / "save" / "skipped.csv").read_text()
+
+
 def test_further_loggers(train, recipe, shrunk, twin, tmp_path):
     pytest.importorskip("tensorboard", reason="pip install tensorboard")
     text = (recipe / "hparams" / f"{MINI}.yaml").read_text().replace("../../shared", str(recipe.parent / "shared"))
