@@ -40,8 +40,8 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class IMLSpikeformerConfig:
-    """Every switch of the encoder. Table V's rows are ``neuron``, ``attention``, ``score`` and ``hdm``.
+class IMLSpikeformerConfig(FiringOptions):
+    """Every switch of the encoder, those of its neurons included. Table V's rows are ``neuron``, ``attention``, ``score``, ``hdm``.
 
     Arguments
     ---------
@@ -74,10 +74,10 @@ class IMLSpikeformerConfig:
         A frame attends to itself and earlier ones. Statistics stay those of the whole batch in training.
     preset : str
         "paper_literal": spikes worth 1 and no gradient through Lambda, whatever the two options say.
-    threshold, rounding, output_scale, grad_through_scale, momentum, eps, statistic, sync, running_in_training
-        See :class:`spikebrain.neurons.FiringOptions`.
     lif_decay : float
         Of "lif_multistep", a micro-step.
+    threshold, rounding, output_scale, grad_through_scale, momentum, eps, statistic, sync, running_in_training
+        As in :class:`spikebrain.neurons.FiringOptions`.
     """
 
     num_layers: int = 12
@@ -97,18 +97,10 @@ class IMLSpikeformerConfig:
     final_norm: bool = True
     causal: bool = False
     preset: str = "default"
-    threshold: float = 1.0
-    rounding: str = "floor"
-    output_scale: str = "1/T"
-    grad_through_scale: bool = True
-    momentum: float = 0.1
-    eps: float = 1e-2
-    statistic: float = 1.0
-    sync: str = "batch"
-    running_in_training: bool = False
     lif_decay: float = 0.5
 
     def __post_init__(self):
+        super().__post_init__()
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
@@ -129,16 +121,11 @@ class IMLSpikeformerConfig:
             return replace(config, output_scale="none", grad_through_scale=False)
         return config
 
-    @property
-    def firing(self):
-        """The neuron's part of the configuration."""
-        return FiringOptions(**{f.name: getattr(self, f.name) for f in fields(FiringOptions)})
-
     def make_neuron(self, channels):
         """A layer of ``channels`` neurons."""
         if self.neuron == "lif_multistep":
             return IterativeLIF(channels, self.levels, self.lif_decay, self.threshold)
-        return MultiLevelSpike(channels, self.levels, self.neuron, self.firing)
+        return MultiLevelSpike(channels, self.levels, self.neuron, self)
 
     def make_norm(self):
         """The norm in front of a block's neurons."""

@@ -263,7 +263,9 @@ def test_wrong_options_name_the_nearest():
 
 def test_literal_preset_overrides_its_two_options():
     config = IMLSpikeformerConfig.of(preset="paper_literal")
-    assert (config.firing.output_scale, config.firing.grad_through_scale) == ("none", False)
+    assert (config.output_scale, config.grad_through_scale) == ("none", False)
+    neuron = config.make_neuron(4)
+    assert (neuron.options.output_scale, neuron.options.grad_through_scale) == ("none", False)
 
 
 def test_neurons_a_block():
