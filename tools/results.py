@@ -169,10 +169,16 @@ def _spread(values, form):
 
 
 def _commands(runs):
-    """The commands of one row, one where runs differ in their seed only."""
-    seeds = ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
-    lines = {re.sub(r"--seed[= ]\S+", "--seed=SEED", run["command"]) for run in runs}
-    return [f"`{line}`, SEED {seeds}" if "SEED" in line else f"`{line}` (seed {seeds})" for line in sorted(lines)]
+    """The commands of one row, one where runs differ in their seed only; where a run wrote is no part of what it did."""
+    seeds = {}
+    for run in runs:
+        line = re.sub(r"--seed[= ]\S+", "--seed=SEED", re.sub(r" --output_folder[= ]\S+", "", run["command"]))
+        seeds.setdefault(line, []).append(run["seed"])
+    return [_command(line, ", ".join(map(str, sorted(those)))) for line, those in sorted(seeds.items())]
+
+
+def _command(line, seeds):
+    return f"`{line}`, SEED {seeds}" if "SEED" in line else f"`{line}` (seed {seeds})"
 
 
 def _data(runs):
