@@ -169,16 +169,17 @@ def _spread(values, form):
 
 
 def _commands(runs):
-    """The commands of one row, one where runs differ in their seed only; where a run wrote is no part of what it did."""
+    """The commands of one row, each with its commit, one where runs differ in their seed only; where a run wrote is left out."""
     seeds = {}
     for run in runs:
         line = re.sub(r"--seed[= ]\S+", "--seed=SEED", re.sub(r" --output_folder[= ]\S+", "", run["command"]))
-        seeds.setdefault(line, []).append(run["seed"])
-    return [_command(line, ", ".join(map(str, sorted(those)))) for line, those in sorted(seeds.items())]
+        seeds.setdefault((line, str(run.get("commit") or "")[:10]), []).append(run["seed"])
+    return [_command(line, commit, ", ".join(map(str, sorted(those)))) for (line, commit), those in sorted(seeds.items())]
 
 
-def _command(line, seeds):
-    return f"`{line}`, SEED {seeds}" if "SEED" in line else f"`{line}` (seed {seeds})"
+def _command(line, commit, seeds):
+    at = f" at commit {commit}" if commit else ""
+    return f"`{line}`, SEED {seeds}{at}" if "SEED" in line else f"`{line}` (seed {seeds}){at}"
 
 
 def _data(runs):
