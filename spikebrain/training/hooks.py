@@ -10,7 +10,6 @@ from speechbrain.utils.logger import get_logger
 
 from spikebrain import energy, operands, plots
 from spikebrain import lengths as frames
-from spikebrain.energy.count import clean_name
 
 logger = get_logger(__name__)
 
@@ -77,7 +76,7 @@ def _listen(brain, batches, counter):
 def _draw(brain, counter, cost, encoder_input):
     pictures = {
         "curves": lambda: plots.curves(brain.history.rows),
-        "firing_rates": lambda: plots.firing_rates(_short_names(counter.rates())) if counter.spikes else None,
+        "firing_rates": lambda: plots.firing_rates(counter.rates()) if counter.spikes else None,
         "energy": lambda: plots.energy(cost) if cost else None,
         "attention": lambda: _attention(brain.parts["Transformer"].encoder, encoder_input),
     }
@@ -94,11 +93,6 @@ def _attention(encoder, encoder_input):
             maps = module.attention_maps(encoder_input)
             return plots.attention_maps([scores[0].float().cpu().numpy() for scores in maps])
     return None
-
-
-def _short_names(rates):
-    prefix = os.path.commonprefix([clean_name(name) for name in rates]).rpartition(".")[0]
-    return {name[len(prefix) :].lstrip("."): values for name, values in rates.items()}
 
 
 def _attempt(what, function):
