@@ -37,7 +37,7 @@ class Operations:
 
 
 @dataclass
-class Spikes:
+class FiringSum:
     """The sum of one layer's firing: per-channel ``counts`` and ``saturated`` (C,), over ``frames``, of ``levels`` at most."""
 
     counts: torch.Tensor
@@ -65,7 +65,7 @@ class Counter:
     products : dict
         (layer name, part) -> :class:`Operations`, in the order in which they were first told.
     spikes : dict
-        layer name -> :class:`Spikes`.
+        layer name -> :class:`FiringSum`.
     feature_frames, decoder_steps : list of int
         One number an utterance, from :meth:`add_utterances`.
 
@@ -146,7 +146,7 @@ class Counter:
         old = self.spikes.get(name)
         counts, saturated = event.counts.detach().double(), event.saturated.detach().double()
         if old is None:
-            self.spikes[name] = Spikes(counts.clone(), saturated.clone(), int(event.frames), int(event.levels))
+            self.spikes[name] = FiringSum(counts.clone(), saturated.clone(), int(event.frames), int(event.levels))
             return
         if (old.levels, old.counts.shape) != (event.levels, counts.shape):
             raise ValueError(

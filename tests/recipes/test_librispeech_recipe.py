@@ -86,6 +86,13 @@ def test_the_twin_differs_in_the_encoder_alone(recipe):
         assert {key for key in spiking if str(spiking[key]) != str(twin[key])} <= {"model", "encoder_module", "encoder_kwargs"} | chosen
 
 
+def test_a_spiking_front_end_saves_energy_there(train):
+    energy = train(frontend_activation="spike")["energy"]
+    assert energy["counting"]["frontend_spiking"]
+    inner, outer = energy["encoder_blocks"], energy["encoder+frontend"]
+    assert 0 < outer["mJ"] - inner["mJ"] < outer["twin_mJ"] - inner["twin_mJ"]
+
+
 def test_ctc_alone(train):
     results = train(ctc_weight=1.0, num_decoder_layers=0)
     assert "seq_lin" not in results["parameters"]["by_module"]
