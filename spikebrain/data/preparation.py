@@ -25,7 +25,7 @@ SKIP = "or pass --skip_bad_audio=True to leave it out"
 # of speech and core. Above it only the last sample is, which finds files cut short for 0.1 ms a file.
 DECODE_ALL_BYTES = 2**30
 STAMP = "prepared.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ class Corpus:
     sample_rate : Hz
     find : (data_folder, split, files) -> (utterances with duration 0, list of Skipped)
     columns : CSV column -> field of Utterance
+    there : data_folder -> list of the splits that it holds; by default those that are folders
+    files : (data_folder, split) -> list of File; by default every file below the split's folder
+    probe : (data_folder, Utterance, whole) -> (seconds, None or what is wrong); by default its audio is looked at
+    settings : what else the manifests depend on, as plain values (classes, how splits are made)
     """
 
     name: str
@@ -73,6 +77,27 @@ class Corpus:
     sample_rate: int
     find: Callable
     columns: Mapping[str, str] = field(default_factory=lambda: dict(manifest.SPEECH_COLUMNS))
+    there: Callable | None = None
+    files: Callable | None = None
+    probe: Callable | None = None
+    settings: Mapping = field(default_factory=dict)
+
+    def splits_there(self, data_folder):
+        """The splits that ``data_folder`` holds, in published order."""
+        if self.there is not None:
+            return self.there(data_folder)
+        return [split for split in self.published if os.path.isdir(os.path.join(data_folder, split))]
+
+    def list_files(self, data_folder, split):
+        """The files that ``split`` is made from, as File."""
+        return (self.files or list_files)(data_folder, split)
+
+    def seconds(self, data_folder, utterance, whole):
+        """Duration of an utterance and what is wrong with it, or None; ``whole`` reads all of its audio."""
+        if self.probe is not None:
+            return self.probe(data_folder, utterance, whole)
+        samples, problem = audio.probe(os.path.join(data_folder, utterance.wav), self.sample_rate, whole)
+        return (0.0 if problem else samples / self.sample_rate), problem
 
 
 @dataclass(frozen=True)
@@ -126,7 +151,7 @@ def require_folder(corpus, data_folder):
     """The splits that ``data_folder`` has; a missing or wrong folder is a DataError that shows the layout."""
     if not data_folder or not os.path.isdir(data_folder):
         raise DataError(f"data_folder: {data_folder!r} is not a folder. {_help(corpus)}")
-    there = [split for split in corpus.published if os.path.isdir(os.path.join(data_folder, split))]
+    there = corpus.splits_there(data_folder)
     if not there:
         hints = _nearby(corpus, data_folder) + _help(corpus)
         raise DataError(f"data_folder: {data_folder} holds none of the splits of {corpus.name}. {hints}")
@@ -143,7 +168,7 @@ def _help(corpus):
 def _nearby(corpus, data_folder):
     for name in sorted(os.listdir(data_folder)):
         inner = os.path.join(data_folder, name)
-        if any(os.path.isdir(os.path.join(inner, split)) for split in corpus.published):
+        if os.path.isdir(inner) and corpus.splits_there(inner):
             return f"Did you mean {inner}? "
     if os.path.basename(os.path.normpath(data_folder)) in corpus.published:
         return f"Did you mean {os.path.dirname(os.path.normpath(data_folder))}? "
@@ -190,7 +215,7 @@ def read(corpus, data_folder, split, decode=None):
         Wrong folder, missing split, or the first utterance that cannot be used.
     """
     choose_splits(corpus, data_folder, [split])
-    good, bad = examine(corpus, data_folder, split, list_files(data_folder, split), decode)
+    good, bad = examine(corpus, data_folder, split, corpus.list_files(data_folder, split), decode)
     refuse(bad)
     manifest.validate(good, f"{corpus.name} {split}", corpus.columns)
     return good
@@ -201,13 +226,13 @@ def examine(corpus, data_folder, split, files, decode=None):
     found, bad = corpus.find(data_folder, split, files)
     whole = sum(file.size for file in files) <= DECODE_ALL_BYTES if decode is None else decode
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        probes = pool.map(lambda u: audio.probe(os.path.join(data_folder, u.wav), corpus.sample_rate, whole), found)
+        probes = pool.map(lambda u: corpus.seconds(data_folder, u, whole), found)
         good, bad = [], list(bad)
-        for utterance, (samples, problem) in zip(found, probes, strict=True):
+        for utterance, (seconds, problem) in zip(found, probes, strict=True):
             if problem:
                 bad.append(Skipped(utterance.id, utterance.wav, problem))
             else:
-                good.append(replace(utterance, duration=samples / corpus.sample_rate))
+                good.append(replace(utterance, duration=seconds))
     return good, bad
 
 
@@ -248,9 +273,10 @@ def prepare(corpus, data_folder, save_folder, splits=None, options=None):
     """
     options = options or Options()
     chosen = choose_splits(corpus, data_folder, splits)
-    files = {split: list_files(data_folder, split) for split in chosen}
+    files = {split: corpus.list_files(data_folder, split) for split in chosen}
     looks_like = {split: [asdict(file) for file in listing] for split, listing in files.items()}
-    key = _hash([VERSION, corpus.name, corpus.sample_rate, options.skip_bad_audio, options.decode, looks_like])
+    how = [corpus.name, corpus.sample_rate, dict(corpus.settings), options.skip_bad_audio, options.decode]
+    key = _hash([VERSION, how, looks_like])
     done = _remembered(save_folder, key)
     if done is None:
         done = _prepare(corpus, data_folder, save_folder, files, options)
