@@ -1,6 +1,7 @@
 """What SpeechBrain users put in a YAML; the only room that knows the host's contracts."""
 
 from spikebrain.lobes.features import LogMel
+from spikebrain.lobes.framewise import FrameEncoder, SpikingClassifier, SpikingEmbedding
 from spikebrain.lobes.transformer_asr import SpikingTransformerASR, published_asr
 
-__all__ = ["LogMel", "SpikingTransformerASR", "published_asr"]
+__all__ = ["FrameEncoder", "LogMel", "SpikingClassifier", "SpikingEmbedding", "SpikingTransformerASR", "published_asr"]

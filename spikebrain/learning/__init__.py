@@ -1,0 +1,1 @@
+"""How weights change beyond ``loss.backward()``: readouts, losses, distillation."""
