@@ -34,14 +34,15 @@ class Spikes(NamedTuple):
 
     value : Tensor (B, L, C), what the product multiplies: level * gain; carries the gradient
     code : Tensor (B, L, C), uint8, the level in bits 0-6; all that a product keeps for its backward pass
-    gain : Tensor (C,), value of one spike
+    gain : Tensor (C,) or (B, 1, C), value of one spike; None where trains with different gains were added, so that a product must
+        keep the value itself (``code`` may then be None too, while nobody listens)
     levels : T, the largest level; 1 for a binary train
     counts : Tensor (B,), int64, valid frames of each utterance; frames past them hold no spike
     """
 
     value: torch.Tensor
-    code: torch.Tensor
-    gain: torch.Tensor
+    code: torch.Tensor | None
+    gain: torch.Tensor | None
     levels: int
     counts: torch.Tensor
 
@@ -54,6 +55,12 @@ class Spikes(NamedTuple):
     def level(self):
         """The integer levels (B, L, C), uint8."""
         return self.code & 127
+
+    def plus(self, other):
+        """The sum of two trains, whose level is the sum of their levels: an addition of events, not a product."""
+        alike = self.gain is not None and other.gain is not None and self.gain.dim() == other.gain.dim() == 1
+        code = self.code + other.code if alike or listening() else None
+        return Spikes(self.value + other.value, code, self.gain if alike else None, self.levels + other.levels, self.counts)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Every neuron, encoder and published size by name: one explicit list, over which the laws are tested."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from spikebrain.encoders import iml_spikeformer as iml
-from spikebrain.neurons import IterativeLIF, MultiLevelSpike
+from spikebrain.encoders import spikescr
+from spikebrain.neurons import LIF, PLIF, IterativeLIF, MultiLevelSpike
 
 KINDS = ("neuron", "encoder", "size", "ann")
+_SPIKESCR = "SpikeSCR, arXiv 2412.12858, 2024"
 _IML = "IML-Spikeformer, arXiv 2507.07396, IEEE TNNLS 37(3), 2026"
 
 
@@ -23,6 +26,7 @@ class Entry:
     causal : whether a frame depends on itself and earlier ones only
     paper : the source
     parameters : exact trainable parameters of a size, biases and norms as published
+    classes : of the classifier around a size, where it was published with one
     """
 
     name: str
@@ -31,22 +35,36 @@ class Entry:
     causal: bool
     paper: str
     parameters: int | None = None
+    classes: int | None = None
 
 
 _ENTRIES = (
     Entry("imls", MultiLevelSpike, "neuron", True, _IML),
     Entry("mls", lambda channels, **k: MultiLevelSpike(channels, mode="mls", **k), "neuron", True, _IML),
     Entry("lif_multistep", IterativeLIF, "neuron", True, _IML),
+    Entry("lif", LIF, "neuron", True, _SPIKESCR),
+    Entry("lif_soft", functools.partial(LIF, reset="soft"), "neuron", True, _SPIKESCR),
+    Entry("plif", functools.partial(PLIF, decay_per="channel"), "neuron", True, "W. Fang et al., ICCV 2021"),
     Entry("iml_spikeformer", iml.IMLSpikeformer, "encoder", False, _IML),
     Entry("iml_spikeformer_literal", iml.paper_literal, "encoder", False, _IML),
     Entry("iml_spikeformer_linear", lambda **k: iml.IMLSpikeformer(score="linear", **k), "encoder", False, _IML),
     Entry("iml_spikeformer_sdsa3", lambda **k: iml.IMLSpikeformer(attention="sdsa3", **k), "encoder", False, _IML),
     Entry("iml_spikeformer_mls", lambda **k: iml.IMLSpikeformer(neuron="mls", **k), "encoder", False, _IML),
     Entry("iml_spikeformer_multistep", lambda **k: iml.IMLSpikeformer(neuron="lif_multistep", **k), "encoder", False, _IML),
+    Entry("spikescr", spikescr.SpikeSCR, "encoder", False, _SPIKESCR),
+    Entry("spikescr_plif", functools.partial(spikescr.SpikeSCR, neuron="plif"), "encoder", False, _SPIKESCR),
+    Entry("spikescr_no_gate", functools.partial(spikescr.SpikeSCR, gate=False), "encoder", False, _SPIKESCR),
+    Entry("spikescr_no_convolution", functools.partial(spikescr.SpikeSCR, convolution=False), "encoder", False, _SPIKESCR),
+    Entry("spikescr_no_rope", functools.partial(spikescr.SpikeSCR, positions="none"), "encoder", False, _SPIKESCR),
+    Entry("spikescr_sin", functools.partial(spikescr.SpikeSCR, positions="sin"), "encoder", False, _SPIKESCR),
+    Entry("spikescr_sin_lif", functools.partial(spikescr.SpikeSCR, positions="sin_lif"), "encoder", False, _SPIKESCR),
     Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376),
     Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240),
     Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104),
     Entry("iml_spikeformer_librispeech_18", iml.librispeech_18, "size", False, _IML, 56_743_936),
+    Entry("spikescr_shd_1l_8_128", spikescr.shd_1l_8_128, "size", False, _SPIKESCR, 259_072, 20),
+    Entry("spikescr_1l_16_256", spikescr.commands_1l_16_256, "size", False, _SPIKESCR, 1_700_864, 35),
+    Entry("spikescr_2l_16_256", spikescr.commands_2l_16_256, "size", False, _SPIKESCR, 3_293_440, 35),
 )
 
 

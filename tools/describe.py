@@ -1,7 +1,8 @@
 """Prints what a recipe's YAML, or a published size, would build; needs no data and leaves no file.
 
     python tools/describe.py recipes/LibriSpeech/hparams/iml_spikeformer.yaml [--key=value ...]
-    python tools/describe.py --size iml_spikeformer_aishell_12 [--qk_bias False]
+    python tools/describe.py --size iml_spikeformer_aishell_12 [--qk_bias=False]
+    python tools/describe.py --size spikescr_1l_16_256 [--gate=False]
 
 The answer is JSON: ``parameters.total``, ``parameters.trainable`` and ``parameters.by_module``.
 """
@@ -43,13 +44,17 @@ def recipe(path, overrides):
     return {"yaml": str(path), "parameters": results.parameters(modules)}
 
 
-def published(name, qk_bias=True):
-    """The whole published ASR model around the registered size ``name``; ``qk_bias`` as the published counts have it."""
+def published(name, **changes):
+    """The whole published model around the registered size ``name``, with ``changes`` to its encoder."""
     sizes = [entry.name for entry in registry.entries("size")]
     if name not in sizes:
         raise ValueError(f"{name} is no published size{keys.nearest(name, sizes)}; there are: {', '.join(sizes)}")
-    modules = _without_memory(lambda: lobes.published_asr(name, qk_bias=qk_bias))
-    return {"size": name, "qk_bias": qk_bias, "parameters": results.parameters(modules)}
+    changes = {**lobes.as_published(name), **changes}
+    try:
+        modules = _without_memory(lambda: lobes.published(name, **changes))
+    except TypeError as error:
+        raise ValueError(error) from error
+    return {"size": name, **changes, "parameters": results.parameters(modules)}
 
 
 def _modules_alone(path, overrides):
@@ -83,15 +88,9 @@ def _arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("yaml", nargs="?", help="a recipe's YAML file, followed by --key=value overrides")
-    what.add_argument("--size", help="a registered size")
-    parser.add_argument("--qk_bias", help="of --size: biases on queries and keys, True (default) or False")
+    what.add_argument("--size", help="a registered size, followed by --key=value changes to its encoder")
     arguments, rest = parser.parse_known_args(argv)
-    overrides = dict(_override(word, parser) for word in rest)
-    if arguments.size and rest:
-        parser.error(f"{rest[0]} has no meaning with --size")
-    if arguments.qk_bias is not None:
-        overrides["qk_bias"] = _value(arguments.qk_bias)
-    return arguments, overrides
+    return arguments, dict(_override(word, parser) for word in rest)
 
 
 def _override(word, parser):

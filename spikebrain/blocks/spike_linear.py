@@ -41,6 +41,8 @@ class SpikeLinear(nn.Linear):
             dtype = torch.get_autocast_dtype(value.device.type)
             value, weight, bias = value.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         with torch.autocast(value.device.type, enabled=False):
+            if spikes.gain is None:
+                return nn.functional.linear(value.to(weight.dtype), weight, bias)
             return _SpikeProduct.apply(value.to(weight.dtype), spikes.code, spikes.gain, weight, bias)
 
     def _product(self, spikes):

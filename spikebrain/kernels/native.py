@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+_SUFFIX = {torch.float32: "float", torch.float64: "double"}
 # No -ffast-math: a division or a floor that rounds differently flips spikes.
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared", "-std=c11"]
 
@@ -90,3 +91,16 @@ def load(source):
 
         warnings.warn(f"{source.name} could not be compiled, the slower eager kernel is used: {detail}", stacklevel=2)
         return None
+
+
+def call(source, name, dtype, *arguments):
+    """Calls the function ``name`` of ``source`` for ``dtype``; tensors pass as pointers, None as NULL, numbers by their Python type."""
+    converted = []
+    for a in arguments:
+        if isinstance(a, torch.Tensor):
+            converted.append(ctypes.c_void_p(a.data_ptr()))
+        elif isinstance(a, float):
+            converted.append(ctypes.c_double(a))
+        else:
+            converted.append(None if a is None else ctypes.c_int64(a))
+    getattr(load(source), f"{name}_{_SUFFIX[dtype]}")(*converted)

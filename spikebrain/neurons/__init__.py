@@ -1,6 +1,7 @@
-"""Spiking neurons: parameters, statistics and states. How time or levels are computed is the business of ``kernels``."""
+"""Neurons: parameters and statistics; how they fire over frames or levels is computed in ``kernels``."""
 
 from spikebrain.neurons.iterative import IterativeLIF
+from spikebrain.neurons.lif import LIF, PLIF, LIFState
 from spikebrain.neurons.multilevel import FiringOptions, MultiLevelSpike
 
-__all__ = ["FiringOptions", "IterativeLIF", "MultiLevelSpike"]
+__all__ = ["LIF", "PLIF", "FiringOptions", "IterativeLIF", "LIFState", "MultiLevelSpike"]

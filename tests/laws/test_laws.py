@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from spikebrain import registry
+from spikebrain.blocks.masked_norm import FrameConstantDropout, MaskedBatchNorm
+from spikebrain.lobes import as_published
 
 ENCODER = {"num_layers": 2, "d_model": 16, "nhead": 2, "d_ffn": 32, "dropout": 0.1, "causal": False}
 MODELS = registry.entries("neuron") + registry.entries("encoder")
@@ -24,6 +26,9 @@ def build(entry):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
+    for module in model.modules():
+        if isinstance(module, MaskedBatchNorm):
+            module.momentum = 1.0  # the last batch's statistics: an untrained net whose norms do not fit it falls silent
     for seed in (1, 2, 3):  # not the data of the tests: a maximum met again lies exactly on the edge of a level
         model(batch(entry, seed))
     return model.eval()
@@ -46,14 +51,16 @@ class SpikeRecorder:
     def __init__(self, model):
         self.levels = []
         for module in model.modules():
-            if hasattr(module, "fire"):
-                module.fire = self._wrap(module.fire)
+            if hasattr(module, "run"):
+                module.run = self._wrap(module.run, lambda out: out[0])
+            elif hasattr(module, "fire") and not hasattr(module, "neuron"):
+                module.fire = self._wrap(module.fire, lambda out: out)
 
-    def _wrap(self, fire):
-        def wrapped(x, counts):
-            spikes = fire(x, counts)
-            self.levels.append(spikes.level.clone())
-            return spikes
+    def _wrap(self, method, spikes_of):
+        def wrapped(*args):
+            out = method(*args)
+            self.levels.append(spikes_of(out).level.clone())
+            return out
 
         return wrapped
 
@@ -121,12 +128,13 @@ def test_law_1_in_training_padding_changes_nothing(entry):
     wide = torch.cat([x, torch.full_like(x[:, :5], 9.0)], 1)
     for model in (first, second):
         for module in model.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, nn.Dropout | FrameConstantDropout):
                 module.p = 0.0
     a, b = first(x, lengths_of(x, x.shape[1]))[0], second(wide, lengths_of(x, wide.shape[1]))[0]
     for i, n in enumerate(COUNTS):
         assert torch.allclose(a[i::3, :n], b[i::3, :n], atol=1e-10)
-    assert all(torch.equal(u, v) for u, v in zip(first.buffers(), second.buffers(), strict=True))
+    # Products of matrices with other numbers of rows round otherwise: the last bits of a mean may differ.
+    assert all(torch.allclose(u, v, rtol=1e-12, atol=1e-14) for u, v in zip(first.buffers(), second.buffers(), strict=True))
 
 
 def looks_ahead(model, x):
@@ -174,13 +182,13 @@ def test_law_7_evaluation_leaves_no_trace_and_weights_come_back(entry, tmp_path)
 
 
 @pytest.mark.parametrize("entry", MODELS, ids=lambda e: e.name)
-def test_law_7_training_changes_running_maxima_and_nothing_else(entry):
+def test_law_7_training_changes_running_statistics_and_nothing_else(entry):
     model, x = build(entry).train(), batch(entry, seed=5)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model(x)
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    assert all(k.endswith("running_max") for k in changed)
-    assert bool(changed) == any(k.endswith("running_max") for k in before)
+    statistics = {k for k in before if k.rpartition(".")[2] in ("running_max", "running_mean", "running_var")}
+    assert changed <= statistics and bool(changed) == bool(statistics)
 
 
 @pytest.mark.parametrize("entry", registry.entries("encoder"), ids=lambda e: e.name)
@@ -199,22 +207,29 @@ def test_law_8_same_seed_same_numbers(entry):
     assert not torch.equal(train(1), train(2))
 
 
+def by_formula(name, c):
+    """Trainable parameters of an encoder's published size, from the numbers of its configuration ``c``."""
+    d = c.d_model
+    if name.startswith("iml_"):
+        return c.num_layers * (4 * (d * d + d) + 2 * d * c.d_ffn + c.d_ffn + d + 4 * d) + 2 * d
+    norm, hidden = 2 * d, c.hidden
+    mlp = 2 * d * hidden + 2 * hidden + norm
+    gated = (d * d + d + norm) + (d * c.kernel_size + norm) + 2 * (d * d + d + norm) + (d * d + d + norm)
+    return 140 * d * 3 + d + norm + c.num_layers * (4 * (d * d + d + norm) + 2 * mlp + gated)
+
+
 @pytest.mark.parametrize("entry", registry.entries("size"), ids=lambda e: e.name)
 def test_law_9_published_sizes(entry):
     with torch.device("meta"):
-        with_bias, without = entry.constructor(qk_bias=True), entry.constructor()
-    count = lambda m: sum(p.numel() for p in m.parameters())  # noqa: E731
-    config = with_bias.config
-    d, f = config.d_model, config.d_ffn
-    by_formula = config.num_layers * (4 * (d * d + d) + 2 * d * f + f + d + 4 * d) + 2 * d
-    assert count(with_bias) == entry.parameters == by_formula
-    assert count(without) == entry.parameters - config.num_layers * 2 * d
+        model = entry.constructor(**as_published(entry.name))
+    assert sum(p.numel() for p in model.parameters()) == entry.parameters == by_formula(entry.name, model.config)
 
 
-def test_law_9_fails_for_a_wrong_size():
-    entry = registry.entries("size")[0]
+@pytest.mark.parametrize("entry", registry.entries("size"), ids=lambda e: e.name)
+def test_law_9_fails_for_a_wrong_size(entry):
     with torch.device("meta"):
-        assert sum(p.numel() for p in entry.constructor(qk_bias=True, d_ffn=2047).parameters()) != entry.parameters
+        wrong = entry.constructor(**as_published(entry.name), d_ffn=127)
+    assert sum(p.numel() for p in wrong.parameters()) != entry.parameters
 
 
 def test_registry_is_explicit_and_its_errors_help():

@@ -39,9 +39,32 @@ def describe():
 )
 def test_published_sizes(describe, capsys, size, with_bias, without):
     for bias, total in ((True, with_bias), (False, without)):
-        describe.main(["--size", size, "--qk_bias", str(bias)])
+        describe.main(["--size", size, f"--qk_bias={bias}"])
         parameters = json.loads(capsys.readouterr().out)["parameters"]
         assert parameters["total"] == parameters["trainable"] == sum(parameters["by_module"].values()) == total
+
+
+@pytest.mark.parametrize(
+    "size, changes, total",
+    [
+        ("spikescr_shd_1l_8_128", [], 261_632),
+        ("spikescr_shd_1l_8_128", ["--gate=False"], 228_096),
+        ("spikescr_shd_1l_8_128", ["--convolution=False"], 157_056),
+        ("spikescr_1l_16_256", [], 1_709_824),
+        ("spikescr_1l_16_256", ["--gate=False"], 1_577_216),
+        ("spikescr_1l_16_256", ["--convolution=False"], 909_312),
+        ("spikescr_2l_16_256", [], 3_302_400),
+    ],
+)
+def test_published_sizes_of_spikescr(describe, capsys, size, changes, total):
+    describe.main(["--size", size, *changes])
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    assert parameters["total"] == parameters["trainable"] == sum(parameters["by_module"].values()) == total
+
+
+def test_an_unknown_change_is_one_line_that_names_the_nearest(describe):
+    with pytest.raises(SystemExit, match="no option 'gates': did you mean gate"):
+        describe.main(["--size", "spikescr_1l_16_256", "--gates=False"])
 
 
 def test_sizes_are_published_with_biases(describe, capsys):

@@ -172,5 +172,5 @@ def fire(x, top, gain, counts, row, options, implementation=None):
 
 
 def decode(code, gain):
-    """The spikes ``level * gain`` (..., C), in gain's dtype, from code bytes (..., C) and ``gain`` (C,)."""
+    """The spikes ``level * gain``, in gain's dtype, from code bytes (..., C) and ``gain`` (C,), or (B, L, C) and (B, 1, C)."""
     return _decode_op(code, gain) if torch.compiler.is_compiling() else _fast(gain, None).decode(code, gain)

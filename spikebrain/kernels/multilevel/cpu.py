@@ -1,6 +1,5 @@
 """Multi-level firing in C: one pass over memory each way, on torch's own threads. Same signatures as ``eager``."""
 
-import ctypes
 from pathlib import Path
 
 import torch
@@ -8,20 +7,6 @@ import torch
 from spikebrain.kernels import native
 
 SOURCE = Path(__file__).with_name("multilevel.c")
-_SUFFIX = {torch.float32: "float", torch.float64: "double"}
-
-
-def _call(name, dtype, *arguments):
-    """Calls the C function for ``dtype``; tensors pass as pointers, None as NULL, numbers by their Python type."""
-    converted = []
-    for a in arguments:
-        if isinstance(a, torch.Tensor):
-            converted.append(ctypes.c_void_p(a.data_ptr()))
-        elif isinstance(a, float):
-            converted.append(ctypes.c_double(a))
-        else:
-            converted.append(None if a is None else ctypes.c_int64(a))
-    getattr(native.load(SOURCE), f"{name}_{_SUFFIX[dtype]}")(*converted)
 
 
 def channel_max(x, counts):
@@ -29,7 +14,7 @@ def channel_max(x, counts):
     x = x.contiguous()
     top = x.new_empty(x.shape[-1])
     row = torch.empty(x.shape[-1], dtype=torch.long)
-    _call("channel_max", x.dtype, x, counts, *x.shape, top, row)
+    native.call(SOURCE, "channel_max", x.dtype, x, counts, *x.shape, top, row)
     return top, row
 
 
@@ -38,7 +23,7 @@ def forward(x, top, gain, counts, options):
     x = x.contiguous()
     y, code = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
     settings = (options.levels, float(options.ratio), float(options.offset))
-    _call("fire", x.dtype, x, top, gain, counts, *x.shape, *settings, y, code)
+    native.call(SOURCE, "fire", x.dtype, x, top, gain, counts, *x.shape, *settings, y, code)
     return y, code
 
 
@@ -47,13 +32,15 @@ def backward(grad, code, slope, options):
     grad = grad.contiguous()
     dx, through = torch.empty_like(grad), torch.empty(grad.shape[-1], dtype=torch.float64)
     sizes = code.numel() // code.shape[-1], code.shape[-1], options.levels
-    _call("fire_backward", grad.dtype, grad, code, slope, *sizes, float(options.offset), dx, through)
+    native.call(SOURCE, "fire_backward", grad.dtype, grad, code, slope, *sizes, float(options.offset), dx, through)
     return dx, through
 
 
 def decode(code, gain):
-    """Levels of ``code`` times ``gain`` (C,)."""
+    """Levels of ``code`` times ``gain`` (C,) or (B, 1, C)."""
     code = code.contiguous()
     out = torch.empty(code.shape, dtype=gain.dtype)
-    _call("decode", gain.dtype, code, gain, code.numel() // code.shape[-1], code.shape[-1], out)
+    rows = code.numel() // code.shape[-1]
+    period = code.shape[1] if gain.dim() == 3 else rows
+    native.call(SOURCE, "decode", gain.dtype, code, gain.contiguous(), rows, max(period, 1), code.shape[-1], out)
     return out

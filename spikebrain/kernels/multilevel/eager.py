@@ -26,5 +26,5 @@ def backward(grad, code, slope, options):
 
 
 def decode(code, gain):
-    """Levels of ``code`` times ``gain`` (C,)."""
+    """Levels of ``code`` times ``gain`` (C,) or (B, 1, C)."""
     return (code & 127).to(gain.dtype).mul_(gain)

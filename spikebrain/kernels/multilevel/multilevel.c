@@ -151,15 +151,16 @@ void NAME(fire_backward)(const REAL *grad, const uint8_t *code, const REAL *slop
     free(partial);
 }
 
-/* The levels of code bytes, as reals, times gain[c]. */
-void NAME(decode)(const uint8_t *code, const REAL *gain, int64_t rows, int64_t channels, REAL *out)
+/* The levels of code bytes, as reals, times gain[c]; every `period` rows share a row of gains. */
+void NAME(decode)(const uint8_t *code, const REAL *gain, int64_t rows, int64_t period, int64_t channels, REAL *out)
 {
 #pragma omp parallel for schedule(static) if (rows * channels >= GRAIN)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *restrict cr = code + r * channels;
+        const REAL *restrict one = gain + r / period * channels;
         REAL *restrict o = out + r * channels;
         for (int64_t c = 0; c < channels; c++)
-            o[c] = (REAL)(cr[c] & 127) * gain[c];
+            o[c] = (REAL)(cr[c] & 127) * one[c];
     }
 }
 

@@ -1,0 +1,56 @@
+"""LIF neurons in C: one pass over memory each way, threads over neurons and time inside. Same signatures as ``eager``."""
+
+from pathlib import Path
+
+import torch
+
+from spikebrain.kernels import native, surrogate
+
+SOURCE = Path(__file__).with_name("lif.c")
+
+
+def _pair(affine):
+    return (None, None) if affine is None else affine
+
+
+def forward(x, affine, decay, start, gain, counts, options):
+    """``y`` like x, the code bytes, and the final membrane."""
+    x = x.contiguous()
+    y, code, end = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8), torch.empty_like(start)
+    numbers = (*x.shape, float(options.threshold), int(options.soft))
+    native.call(SOURCE, "lif", x.dtype, x, *_pair(affine), decay, start, gain, counts, *numbers, y, code, end)
+    return y, code, end
+
+
+def backward(grad, grad_end, kept, factor, options, wanted):
+    """The way back, for which every membrane is computed again.
+
+    Arguments
+    ---------
+    grad : Tensor (B, L, C)
+    grad_end : Tensor (B, C) or None
+        Derivative by the final membrane.
+    kept : (x, affine, decay, start, gain, counts)
+        The inputs of the op.
+    factor : Tensor (C,) or None
+        What the derivative by the charge is multiplied with.
+    options : FireOptions
+    wanted : int
+        Bits of the sums that are needed: 1 for those over x, 2 for that over the membrane.
+
+    Returns
+    -------
+    (dx, grad_start, sums)
+        dx (B, L, C); grad_start (B, C); sums (3, B, C), over frames: of the derivative by the charge, of its product with x,
+        of its product with the membrane of the frame before; None where nothing is wanted.
+    """
+    x, affine, decay, start, gain, counts = kept
+    grad, x = grad.contiguous(), x.contiguous()
+    dx, grad_start = torch.empty_like(x), torch.empty_like(start)
+    sums = x.new_empty(3, *start.shape) if wanted else None
+    numbers = (float(options.threshold), int(options.soft), int(options.detach), surrogate.NAMES.index(options.surrogate))
+    native.call(
+        SOURCE, "lif_backward", x.dtype, grad, None if grad_end is None else grad_end.contiguous(), x, *_pair(affine), decay, start,
+        gain, factor, counts, *x.shape, *numbers, float(options.alpha), wanted, dx, grad_start, sums,
+    )  # fmt: skip
+    return dx, grad_start, sums

@@ -1,0 +1,223 @@
+/* Leaky integrate-and-fire neurons over time: one pass over memory forward, one back.
+ *
+ * x, y, grad are (batch, frames, channels), row-major; counts[b] is the number of valid frames of utterance b. A thread
+ * takes the whole time of one utterance and CHUNK channels, whose membranes stay in registers and whose membranes over
+ * time, computed again in the backward pass, stay in its cache. The file includes itself once for float and once for double.
+ */
+#ifndef REAL
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#define CHUNK 64
+#define GRAIN 32768 /* elements below which a second thread costs more than it brings */
+#define PI 3.14159265358979323846
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+
+/* Memory of this thread, kept from call to call. */
+static void *scratch(size_t bytes)
+{
+    static _Thread_local void *memory;
+    static _Thread_local size_t size;
+    if (size < bytes) {
+        free(memory);
+        memory = malloc(bytes);
+        size = bytes;
+    }
+    return memory;
+}
+
+#define REAL float
+#define NAME(f) JOIN(f, float)
+#define EXP expf
+#define ABS fabsf
+#include "lif.c"
+#undef REAL
+#undef NAME
+#undef EXP
+#undef ABS
+#define REAL double
+#define NAME(f) JOIN(f, double)
+#define EXP exp
+#define ABS fabs
+#include "lif.c"
+
+#else
+
+/* Membranes h = decay v + (x scale + shift) of one frame and n channels; v becomes what is left after the reset. */
+static inline void NAME(charge)(const REAL *restrict x, const REAL *restrict scale, const REAL *restrict shift,
+                                const REAL *restrict decay, REAL threshold, int soft, int64_t n, REAL *restrict v, REAL *restrict h)
+{
+    if (scale)
+        for (int64_t c = 0; c < n; c++)
+            h[c] = decay[c] * v[c] + (x[c] * scale[c] + shift[c]);
+    else
+        for (int64_t c = 0; c < n; c++)
+            h[c] = decay[c] * v[c] + x[c];
+    if (soft)
+        for (int64_t c = 0; c < n; c++)
+            v[c] = h[c] >= threshold ? h[c] - threshold : h[c];
+    else
+        for (int64_t c = 0; c < n; c++)
+            v[c] = h[c] >= threshold ? 0 : h[c];
+}
+
+/* gain (batch, channels) is what a spike is worth in y, 1 where NULL. */
+void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay, const REAL *start, const REAL *gain,
+               const int64_t *counts, int64_t batch, int64_t frames, int64_t channels, double threshold_, int64_t soft, REAL *y, uint8_t *code, REAL *end)
+{
+    const REAL threshold = threshold_;
+    const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
+#pragma omp parallel for schedule(static) if (batch * frames * channels >= GRAIN)
+    for (int64_t job = 0; job < batch * chunks; job++) {
+        const int64_t b = job / chunks, first = job % chunks * CHUNK;
+        const int64_t n = channels - first < CHUNK ? channels - first : CHUNK;
+        REAL v[CHUNK], h[CHUNK], one[CHUNK];
+        for (int64_t c = 0; c < n; c++)
+            one[c] = gain ? gain[b * channels + first + c] : 1;
+        memcpy(v, start + b * channels + first, n * sizeof(REAL));
+        for (int64_t t = 0; t < frames; t++) {
+            const int64_t at = (b * frames + t) * channels + first;
+            if (t >= counts[b]) {
+                memset(y + at, 0, n * sizeof(REAL));
+                if (code)
+                    memset(code + at, 0, n);
+                continue;
+            }
+            NAME(charge)(x + at, scale ? scale + first : 0, shift ? shift + first : 0, decay + first, threshold, soft, n, v, h);
+            REAL *restrict yt = y + at;
+            for (int64_t c = 0; c < n; c++)
+                yt[c] = h[c] >= threshold ? one[c] : 0;
+            if (code) {
+                uint8_t *restrict ct = code + at;
+                for (int64_t c = 0; c < n; c++)
+                    ct[c] = h[c] >= threshold;
+            }
+        }
+        memcpy(end + b * channels + first, v, n * sizeof(REAL));
+    }
+}
+
+/* Surrogate derivatives k of n membranes h, in the order of surrogate.py. */
+static inline void NAME(derivative)(int64_t surrogate, const REAL *restrict h, REAL threshold, REAL alpha, int64_t n, REAL *restrict k)
+{
+    const REAL slope = PI / 2 * alpha, half = alpha / 2;
+    switch (surrogate) {
+    case 0:
+        for (int64_t c = 0; c < n; c++) {
+            REAL x = slope * (h[c] - threshold);
+            k[c] = half / (1 + x * x);
+        }
+        break;
+    case 1:
+        for (int64_t c = 0; c < n; c++) {
+            REAL s = 1 / (1 + EXP(-alpha * (h[c] - threshold)));
+            k[c] = alpha * s * (1 - s);
+        }
+        break;
+    case 2:
+        for (int64_t c = 0; c < n; c++) {
+            REAL x = 1 + alpha * ABS(h[c] - threshold);
+            k[c] = 1 / (x * x);
+        }
+        break;
+    case 3:
+        for (int64_t c = 0; c < n; c++) {
+            REAL x = 1 - alpha * ABS(h[c] - threshold);
+            k[c] = x > 0 ? alpha * x : 0;
+        }
+        break;
+    case 4:
+        for (int64_t c = 0; c < n; c++)
+            k[c] = ABS(h[c] - threshold) <= 1 / (2 * alpha) ? alpha : 0;
+        break;
+    default:
+        for (int64_t c = 0; c < n; c++)
+            k[c] = 1;
+    }
+}
+
+/* One frame back: g comes in as the derivative by the membrane after the reset, goes out as that by the one before it. */
+static inline void NAME(discharge)(const REAL *restrict grad, const REAL *restrict one, const REAL *restrict h, const REAL *restrict k,
+                                   REAL threshold, int soft, int detach, int64_t n, REAL *restrict g)
+{
+    if (detach && !soft)
+        for (int64_t c = 0; c < n; c++)
+            g[c] = grad[c] * one[c] * k[c] + (h[c] >= threshold ? 0 : g[c]);
+    else if (detach)
+        for (int64_t c = 0; c < n; c++)
+            g[c] = grad[c] * one[c] * k[c] + g[c];
+    else if (!soft)
+        for (int64_t c = 0; c < n; c++)
+            g[c] = grad[c] * one[c] * k[c] + (h[c] >= threshold ? 0 : g[c]) - g[c] * h[c] * k[c];
+    else
+        for (int64_t c = 0; c < n; c++)
+            g[c] = grad[c] * one[c] * k[c] + g[c] - g[c] * threshold * k[c];
+}
+
+/* dx = factor * derivative by the charge (factor 1 where NULL). sums (3, batch, channels), where wanted: over an utterance's
+ * frames, of the derivative, of derivative * x (bit 0 of wanted) and of derivative * previous membrane (bit 1). */
+void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay,
+                        const REAL *start, const REAL *gain, const REAL *factor, const int64_t *counts, int64_t batch, int64_t frames, int64_t channels,
+                        double threshold_, int64_t soft, int64_t detach, int64_t surrogate, double alpha, int64_t wanted, REAL *dx,
+                        REAL *grad_start, REAL *sums)
+{
+    const REAL threshold = threshold_;
+    const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
+#pragma omp parallel for schedule(static) if (batch * frames * channels >= GRAIN)
+    for (int64_t job = 0; job < batch * chunks; job++) {
+        const int64_t b = job / chunks, first = job % chunks * CHUNK;
+        const int64_t n = channels - first < CHUNK ? channels - first : CHUNK;
+        const int64_t place = b * channels + first, base = b * frames * channels + first;
+        REAL v[CHUNK], g[CHUNK], k[CHUNK], one[CHUNK], total[CHUNK] = {0}, by_x[CHUNK] = {0}, by_v[CHUNK] = {0};
+        REAL *membranes = scratch(frames * CHUNK * sizeof(REAL));
+        for (int64_t c = 0; c < n; c++)
+            one[c] = gain ? gain[place + c] : 1;
+        memcpy(v, start + place, n * sizeof(REAL));
+        for (int64_t t = 0; t < counts[b]; t++)
+            NAME(charge)(x + base + t * channels, scale ? scale + first : 0, shift ? shift + first : 0, decay + first, threshold, soft, n,
+                         v, membranes + t * CHUNK);
+        for (int64_t t = counts[b]; t < frames; t++)
+            memset(dx + base + t * channels, 0, n * sizeof(REAL));
+        if (grad_end)
+            memcpy(g, grad_end + place, n * sizeof(REAL));
+        else
+            memset(g, 0, sizeof g);
+        for (int64_t t = counts[b] - 1; t >= 0; t--) {
+            const REAL *restrict h = membranes + t * CHUNK, *restrict xt = x + base + t * channels;
+            REAL *restrict dxt = dx + base + t * channels;
+            NAME(derivative)(surrogate, h, threshold, alpha, n, k);
+            NAME(discharge)(grad + base + t * channels, one, h, k, threshold, soft, detach, n, g);
+            if (factor)
+                for (int64_t c = 0; c < n; c++)
+                    dxt[c] = g[c] * factor[first + c];
+            else
+                memcpy(dxt, g, n * sizeof(REAL));
+            if (wanted & 1)
+                for (int64_t c = 0; c < n; c++) {
+                    total[c] += g[c];
+                    by_x[c] += g[c] * xt[c];
+                }
+            if (wanted & 2) {
+                const REAL *restrict before = t ? h - CHUNK : start + place;
+                for (int64_t c = 0; c < n; c++) {
+                    REAL left = t && before[c] >= threshold ? (soft ? before[c] - threshold : 0) : before[c];
+                    by_v[c] += g[c] * left;
+                }
+            }
+            for (int64_t c = 0; c < n; c++)
+                g[c] *= decay[first + c];
+        }
+        memcpy(grad_start + place, g, n * sizeof(REAL));
+        if (wanted) {
+            memcpy(sums + place, total, n * sizeof(REAL));
+            memcpy(sums + batch * channels + place, by_x, n * sizeof(REAL));
+            memcpy(sums + 2 * batch * channels + place, by_v, n * sizeof(REAL));
+        }
+    }
+}
+
+#endif
