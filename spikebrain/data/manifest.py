@@ -16,6 +16,7 @@ ROOT = "$data_root/"
 
 # CSV column -> field of Utterance; the order is the order in the file.
 SPEECH_COLUMNS = {"ID": "id", "duration": "duration", "wav": "wav", "spk_id": "speaker", "wrd": "text"}
+CLASS_COLUMNS = {"ID": "id", "duration": "duration", "wav": "wav", "start": "start", "spk_id": "speaker", "label": "label"}
 
 
 class DataError(ValueError):
@@ -30,6 +31,8 @@ class Utterance:
     wav : path relative to the data folder, with forward slashes
     duration : seconds
     speaker, text, label : empty where a corpus has none
+    start : its first sample, where the recording holds more than the utterance
+    events : how many spikes it has, where it is one of spikes
     """
 
     id: str
@@ -38,6 +41,8 @@ class Utterance:
     speaker: str = ""
     text: str = ""
     label: str = ""
+    start: int = 0
+    events: int = 0
 
 
 def write_atomic(path, content):
@@ -128,12 +133,20 @@ def read(path, columns=None):
 
 def _parse(row, columns, where):
     fields = {field: row[column] or "" for column, field in columns.items()}
-    try:
-        fields["duration"] = float(fields["duration"])
-    except ValueError as error:
-        raise DataError(f"{where}: duration is {fields['duration']!r}, expected seconds: prepare the corpus again") from error
+    _convert(fields, "duration", float, "seconds", where)
+    _convert(fields, "start", int, "a sample's number", where)
+    _convert(fields, "events", int, "a number of spikes", where)
     fields["wav"] = fields["wav"].removeprefix(ROOT).lstrip("/")
     return Utterance(**fields)
+
+
+def _convert(fields, field, kind, expected, where):
+    if field not in fields:
+        return
+    try:
+        fields[field] = kind(fields[field])
+    except ValueError as error:
+        raise DataError(f"{where}: {field} is {fields[field]!r}, expected {expected}: prepare the corpus again") from error
 
 
 def rooted(utterance, data_folder):
@@ -150,20 +163,25 @@ def validate(utterances, name, columns=None):
     name : str
         What the message calls it.
     columns : dict or None
-        Columns of the manifest; a transcript is required where there is a column for it.
+        Columns of the manifest; a transcript and a label are required where there is a column for them.
 
     Raises
     ------
     DataError
-        No utterance at all, a duplicate id, a duration that is not a positive number, an empty transcript:
-        the message gives the first offender and the number of offenders.
+        No utterance at all, a duplicate id, a duration that is not a positive number, a start before the recording,
+        an empty transcript or label: the message gives the first offender and the number of offenders.
     """
+    columns = (columns or SPEECH_COLUMNS).values()
     if not utterances:
         raise DataError(f"{name}: holds 0 utterances: check the data folder and the split")
     _refuse(name, _duplicates(utterances), "appears more than once as an id: ids must be unique, remove or rename the copies")
     badly = [f"{u.id} (duration {u.duration} s)" for u in utterances if not (math.isfinite(u.duration) and u.duration > 0)]
     _refuse(name, badly, "is not longer than 0 s: remove it or restore its audio")
-    if "text" in (columns or SPEECH_COLUMNS).values():
+    early = [f"{u.id} (start {u.start})" for u in utterances if u.start < 0]
+    _refuse(name, early, "begins before its recording: prepare the corpus again")
+    if "label" in columns:
+        _refuse(name, [u.id for u in utterances if not u.label], "has no label: name its class or remove it")
+    if "text" in columns:
         _refuse(name, [u.id for u in utterances if not u.text.strip()], "has an empty transcript: write its words or remove it")
 
 

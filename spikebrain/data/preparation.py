@@ -30,11 +30,15 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Published:
-    """What the corpus's authors say a split holds."""
+    """What the corpus's authors say a split holds; None where they do not say.
 
-    utterances: int
-    hours: float
-    speakers: int
+    Hours and speakers that are not published are not compared. A split without published utterances (one of our own
+    making) has nothing to be compared with, and so is never complete.
+    """
+
+    utterances: int | None
+    hours: float | None = None
+    speakers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Corpus:
     files : (data_folder, split) -> list of File; by default every file below the split's folder
     probe : (data_folder, Utterance, whole) -> (seconds, None or what is wrong); by default its audio is looked at
     settings : what else the manifests depend on, as plain values (classes, how splits are made)
+    compare : (data_folder, split -> list of Utterance) -> list of lines that say what is not as published; by default each split is
+        compared with its own published counts
     """
 
     name: str
@@ -81,6 +87,7 @@ class Corpus:
     files: Callable | None = None
     probe: Callable | None = None
     settings: Mapping = field(default_factory=dict)
+    compare: Callable | None = None
 
     def splits_there(self, data_folder):
         """The splits that ``data_folder`` holds, in published order."""
@@ -98,6 +105,12 @@ class Corpus:
             return self.probe(data_folder, utterance, whole)
         samples, problem = audio.probe(os.path.join(data_folder, utterance.wav), self.sample_rate, whole)
         return (0.0 if problem else samples / self.sample_rate), problem
+
+    def differences(self, data_folder, utterances):
+        """What is not as published in ``utterances`` (split -> list of Utterance), a tuple of lines."""
+        if self.compare is not None:
+            return tuple(self.compare(data_folder, utterances))
+        return tuple(d for split, good in utterances.items() if (d := difference(split, count(good), self.published[split])))
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,8 @@ class Preparation:
     complete : whether every prepared split has its published counts
     differences : one line a split that has not
     skipped : what was left out, and why
-    data_hash : SHA-256 of names, sizes and transcripts: which data a result was measured on
+    data_hash : SHA-256 of names, sizes and manifests: which data a result was measured on
+    settings : those of the Corpus, which say what of it this is (classes, protocol)
     """
 
     corpus: str
@@ -134,11 +148,13 @@ class Preparation:
     differences: tuple
     skipped: tuple
     data_hash: str
+    settings: dict = field(default_factory=dict)
 
     def summary(self):
         """The part that belongs into ``results.json`` under ``data``: no path in it."""
         return {
             "corpus": self.corpus,
+            "settings": self.settings,
             "complete": self.complete,
             "splits": self.counts,
             "differences": list(self.differences),
@@ -181,9 +197,10 @@ def choose_splits(corpus, data_folder, splits=None):
     chosen = there if splits is None else list(splits)
     missing = [split for split in chosen if split not in there]
     if missing:
+        place = f"Unpack it as {os.path.join(data_folder, missing[0])}" if corpus.there is None else f"Complete the folder:\n{corpus.layout}\n"
         raise DataError(
             f"{data_folder}: split {missing[0]!r} is not there; there are {len(there)} of {len(corpus.published)}: {', '.join(there)}. "
-            f"Unpack it as {os.path.join(data_folder, missing[0])} or name only splits that are there"
+            f"{place} or name only splits that are there"
         )
     return chosen
 
@@ -298,8 +315,10 @@ def _prepare(corpus, data_folder, save_folder, files, options):
     if options.skip_bad_audio:
         manifest.write_atomic(os.path.join(save_folder, "skipped.csv"), skipped_csv(skipped))
     counts = {split: count(good) for split, good in utterances.items()}
-    differences = tuple(d for split in counts if (d := difference(split, counts[split], corpus.published[split])))
-    return Preparation(corpus.name, manifests, counts, not differences, differences, skipped, _data_hash(files, utterances))
+    differences = corpus.differences(data_folder, utterances)
+    data_hash = _data_hash(corpus, files, utterances)
+    settings = json.loads(json.dumps(dict(corpus.settings)))  # as they come back from the notes
+    return Preparation(corpus.name, manifests, counts, not differences, differences, skipped, data_hash, settings)
 
 
 def skipped_csv(skipped):
@@ -312,26 +331,29 @@ def skipped_csv(skipped):
 
 
 def count(utterances):
-    """Utterances, hours and speakers of a list of Utterance."""
+    """Utterances, hours and (named) speakers of a list of Utterance."""
     return {
         "utterances": len(utterances),
         "hours": round(sum(u.duration for u in utterances) / 3600, 4),
-        "speakers": len({u.speaker for u in utterances}),
+        "speakers": len({u.speaker for u in utterances} - {""}),
     }
 
 
 def difference(split, counted, published):
     """One line where a split differs from its published counts, else None.
 
-    Utterances and speakers must be equal. Hours only guard against shortened audio: tables round them, and
-    LibriSpeech's gives 5.3 h and 5.1 h for dev-other and test-other where the released files last 5.1 h and 5.3 h.
+    Utterances and speakers must be equal, where they are published. Hours only guard against shortened audio: tables
+    round them, and LibriSpeech's gives 5.3 h and 5.1 h for dev-other and test-other where the released files last 5.1 h
+    and 5.3 h.
     """
-    close = abs(counted["hours"] - published.hours) <= max(0.3, 1e-3 * published.hours)
-    if close and (counted["utterances"], counted["speakers"]) == (published.utterances, published.speakers):
+    close = published.hours is None or abs(counted["hours"] - published.hours) <= max(0.3, 1e-3 * published.hours)
+    speakers = published.speakers is None or counted["speakers"] == published.speakers
+    if close and speakers and counted["utterances"] == published.utterances:
         return None
+    number, hours, people = ("none" if value is None else value for value in asdict(published).values())
     return (
-        f"{split} has {counted['utterances']} utterances (published: {published.utterances}), {counted['hours']:.2f} h "
-        f"({published.hours}), {counted['speakers']} speakers ({published.speakers})"
+        f"{split} has {counted['utterances']} utterances (published: {number}), {counted['hours']:.2f} h "
+        f"({hours}), {counted['speakers']} speakers ({people})"
     )
 
 
@@ -350,9 +372,9 @@ def _hash(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _data_hash(files, utterances):
+def _data_hash(corpus, files, utterances):
     sizes = {split: [(file.path, file.size) for file in listing] for split, listing in files.items()}
-    return _hash([sizes, {split: manifest.to_csv(good) for split, good in utterances.items()}])
+    return _hash([sizes, {split: manifest.to_csv(good, corpus.columns) for split, good in utterances.items()}])
 
 
 def _file_hash(path):

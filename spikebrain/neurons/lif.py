@@ -60,15 +60,12 @@ class LIF(nn.Module):
         super().__init__()
         if not 0 <= decay <= 1:
             raise ValueError(f"decay is {decay}: choose what is left of a membrane after a frame, 0 to 1")
-        self._set(channels, decay_input, _options(threshold, reset, detach_reset, surrogate, alpha))
-        self.decay = decay
-
-    def _set(self, channels, decay_input, options):
-        self.channels, self.decay_input, self.options = channels, decay_input, options
+        self.channels, self.decay, self.decay_input = channels, decay, decay_input
+        self.options = _options(threshold, reset, detach_reset, surrogate, alpha)
 
     def extra_repr(self):
         o = self.options
-        decay = f"decay={self.decay}, " if isinstance(self.decay, float) else ""
+        decay = f"decay={self.decay}, " if hasattr(self, "decay") else ""
         reset = "soft" if o.soft else "hard"
         return f"{self.channels}, {decay}threshold={o.threshold}, reset={reset!r}, surrogate={o.surrogate!r}, alpha={o.alpha}"
 
@@ -162,7 +159,7 @@ class PLIF(LIF):
         To begin with, inside 0..1.
     decay_per : str
         "layer", one for all neurons, or "channel".
-    channels, threshold, reset, detach_reset, decay_input, surrogate, alpha
+    channels, options
         As for :class:`LIF`.
 
     Attributes
@@ -172,26 +169,18 @@ class PLIF(LIF):
         Enhance Learning of Spiking Neural Networks", ICCV 2021, Eq. 9, whose k(a) = 1/tau is 1 - decay here).
     """
 
-    def __init__(
-        self, channels, decay=0.5, threshold=1.0, reset="hard", detach_reset=True, decay_input=False, surrogate="arctan", alpha=5.0,
-        decay_per="layer",
-    ):  # fmt: skip
-        nn.Module.__init__(self)
+    def __init__(self, channels, decay=0.5, decay_per="layer", **options):
+        super().__init__(channels, decay, **options)
         if not 0 < decay < 1:
             raise ValueError(f"decay is {decay}: a decay that is learned begins inside 0 to 1")
         if decay_per not in ("layer", "channel"):
             raise ValueError(f"decay_per is {decay_per!r}: choose layer or channel")
-        self._set(channels, decay_input, _options(threshold, reset, detach_reset, surrogate, alpha))
+        del self.decay  # the number it begins with
         self.logit = nn.Parameter(torch.full((1 if decay_per == "layer" else channels,), math.log(decay / (1 - decay))))
-
-    @property
-    def decay(self):
-        """The decays, Tensor (1,) or (C,)."""
-        return torch.sigmoid(self.logit)
 
     def decays(self, like):
         """The decay of every neuron: Tensor (C,) with the dtype and device of ``like``."""
-        return self.decay.to(like.dtype).expand(self.channels).contiguous()
+        return torch.sigmoid(self.logit).to(like.dtype).expand(self.channels).contiguous()
 
 
 def _options(threshold, reset, detach_reset, name, alpha):

@@ -6,7 +6,12 @@ writes the folder, ``UTTERANCES`` holds the default number of utterances a split
 
 from importlib import import_module
 
-MAKERS = {"librispeech": "spikebrain.data.synthetic.librispeech"}
+MAKERS = {
+    "gsc": "spikebrain.data.synthetic.gsc",
+    "librispeech": "spikebrain.data.synthetic.librispeech",
+    "shd": "spikebrain.data.synthetic.shd",
+    "ssc": "spikebrain.data.synthetic.ssc",
+}
 
 
 def maker(name):

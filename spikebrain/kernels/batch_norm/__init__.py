@@ -83,11 +83,23 @@ def input_gradient_(grad, x, by, found, weight, eps, counts, implementation=None
     return dx, by_weight.to(weight.dtype), by_bias.to(weight.dtype)
 
 
+def _forward(x, weight, bias, counts, eps, implementation=None):
+    found = moments(x, counts, implementation)
+    return fast(x, implementation).scaled(x, *affine(found, weight, bias, eps), counts), *found
+
+
+def _backward(grad, x, weight, counts, found, eps, implementation=None):
+    grad = grad.clone(memory_format=torch.contiguous_format)
+    by = fast(x, implementation).sums(grad, x, counts)
+    return input_gradient_(grad, x, by, found, weight, eps, counts, implementation)
+
+
 class _Normalise(torch.autograd.Function):
+    """The op in eager mode: the registered one below costs several times the kernel on small layers."""
+
     @staticmethod
     def forward(ctx, x, weight, bias, counts, eps, implementation):
-        found = moments(x, counts, implementation)
-        y = fast(x, implementation).scaled(x, *affine(found, weight, bias, eps), counts)
+        y, *found = _forward(x, weight, bias, counts, eps, implementation)
         ctx.save_for_backward(x, weight, counts, *found)
         ctx.eps, ctx.implementation = eps, implementation
         ctx.mark_non_differentiable(*found)
@@ -96,9 +108,55 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, *_):
         x, weight, counts, *found = ctx.saved_tensors
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        by = fast(x, ctx.implementation).sums(grad, x, counts)
-        return *input_gradient_(grad, x, by, Moments(*found), weight, ctx.eps, counts, ctx.implementation), None, None, None
+        return *_backward(grad, x, weight, counts, Moments(*found), ctx.eps, ctx.implementation), None, None, None
+
+
+# The same op for torch.compile, which cannot look into C: registered with what a tracer needs to know.
+
+
+@torch.library.custom_op("spikebrain::batch_norm", mutates_args=())
+def _normalise_op(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, counts: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _forward(x, weight, bias, counts, eps)
+
+
+@_normalise_op.register_fake
+def _(x, weight, bias, counts, eps):
+    return torch.empty_like(x), *no_moments(weight)
+
+
+def no_moments(weight):
+    """Empty :class:`Moments` for channels as of ``weight`` (C,), for tracers."""
+    wide = {"dtype": torch.float64, "device": weight.device}
+    return Moments(torch.empty(weight.shape, **wide), torch.empty(weight.shape, **wide), torch.empty((), **wide))
+
+
+@torch.library.custom_op("spikebrain::batch_norm_backward", mutates_args=())
+def _gradient_op(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, counts: torch.Tensor, mean: torch.Tensor, var: torch.Tensor,
+    frames: torch.Tensor, eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    dx, *by_channel = _backward(grad, x, weight, counts, Moments(mean, var, frames), eps)
+    return dx, *(by.clone() for by in by_channel)  # rows of one tensor, which a registered op may not return
+
+
+@_gradient_op.register_fake
+def _(grad, x, weight, counts, mean, var, frames, eps):
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _keep(ctx, inputs, output):
+    x, weight, _, counts, ctx.eps = inputs
+    ctx.save_for_backward(x, weight, counts, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _back(ctx, grad, *_):
+    return *_gradient_op(grad, *ctx.saved_tensors, ctx.eps), None, None
+
+
+_normalise_op.register_autograd(_back, setup_context=_keep)
 
 
 def normalise(x, weight, bias, counts, eps, implementation=None):
@@ -121,5 +179,8 @@ def normalise(x, weight, bias, counts, eps, implementation=None):
     if implementation == "reference":
         y, mean, var = reference.normalise(x, weight, bias, counts, eps)
         return y, Moments(mean, var, counts.sum().to(mean.dtype))
-    y, *found = _Normalise.apply(x, weight, bias, counts, eps, implementation)
+    if torch.compiler.is_compiling():
+        y, *found = _normalise_op(x, weight, bias, counts, eps)
+    else:
+        y, *found = _Normalise.apply(x, weight, bias, counts, eps, implementation)
     return y, Moments(*found)

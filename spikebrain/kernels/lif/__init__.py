@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from spikebrain.kernels import dispatch
+from spikebrain.kernels import dispatch, surrogate
 from spikebrain.kernels.lif import cpu, eager, reference
 
 _FAST = {"eager": eager, "cpu": cpu}
@@ -78,13 +78,15 @@ class _Fire(torch.autograd.Function):
 # The same op for torch.compile, which cannot look into C: registered with what a tracer needs to know.
 
 
-def _numbers(options):
-    return [float(n) for n in options._replace(surrogate=reference.surrogate.NAMES.index(options.surrogate))]
+def to_numbers(options):
+    """:class:`FireOptions` as the list of floats that a registered op takes."""
+    return [float(n) for n in options._replace(surrogate=surrogate.NAMES.index(options.surrogate))]
 
 
-def _options(numbers):
+def from_numbers(numbers):
+    """The :class:`FireOptions` of such a list."""
     threshold, soft, detach, name, alpha = numbers
-    return FireOptions(threshold, bool(soft), bool(detach), reference.surrogate.NAMES[int(name)], alpha)
+    return FireOptions(threshold, bool(soft), bool(detach), surrogate.NAMES[int(name)], alpha)
 
 
 @torch.library.custom_op("spikebrain::lif", mutates_args=())
@@ -92,7 +94,7 @@ def _fire_op(
     x: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, decay: torch.Tensor, start: torch.Tensor,
     gain: torch.Tensor | None, counts: torch.Tensor, numbers: list[float],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    return fast(x).forward(x, _affine(scale, shift), decay, start, gain, counts, _options(numbers))
+    return fast(x).forward(x, _affine(scale, shift), decay, start, gain, counts, from_numbers(numbers))
 
 
 @_fire_op.register_fake
@@ -106,7 +108,8 @@ def _gradient_op(
     decay: torch.Tensor, start: torch.Tensor, gain: torch.Tensor | None, counts: torch.Tensor, numbers: list[float],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     inputs = (x, scale, shift, decay, start, gain, counts)
-    return _gradients(grad, grad_end, inputs, _options(numbers), 3, None)
+    dx, *by_channel, grad_start = _gradients(grad, grad_end, inputs, from_numbers(numbers), 3, None)
+    return dx, *(by.clone() for by in by_channel), grad_start  # rows of one tensor, which a registered op may not return
 
 
 @_gradient_op.register_fake
@@ -160,5 +163,5 @@ def fire(x, affine, decay, start, gain, counts, options, implementation=None):
         return reference.fire(x, affine, decay, start, gain, counts, options)
     scale, shift = (None, None) if affine is None else affine
     if torch.compiler.is_compiling():
-        return _fire_op(x, scale, shift, decay, start, gain, counts, _numbers(options))
+        return _fire_op(x, scale, shift, decay, start, gain, counts, to_numbers(options))
     return _Fire.apply(x, scale, shift, decay, start, gain, counts, options, implementation)

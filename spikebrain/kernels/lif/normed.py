@@ -10,28 +10,88 @@ import torch
 from spikebrain.kernels import batch_norm, lif
 
 
+def _forward(x, weight, bias, decay, start, gain, counts, eps, options, implementation=None):
+    """What is returned (spikes, code, membrane, moments), and the affine map that the neurons read through."""
+    found = batch_norm.moments(x, counts, implementation)
+    affine = lif.Affine(*batch_norm.affine(found, weight, bias, eps))
+    return (*lif.fast(x, implementation).forward(x, affine, decay, start, gain, counts, options), *found), affine
+
+
+def _backward(grad, grad_end, inputs, affine, found, eps, options, wanted, implementation=None):
+    """Derivatives by x, weight, bias, decay and start."""
+    x, weight, *rest, counts = inputs
+    grad = torch.zeros_like(x) if grad is None else grad
+    kept = (x, affine, *rest, counts)
+    by_charge, grad_start, sums = lif.fast(x, implementation).backward(grad, grad_end, kept, None, options, wanted)
+    by = sums.sum(1, dtype=torch.float64)
+    gradients = batch_norm.input_gradient_(by_charge, x, by[:2], found, weight, eps, counts, implementation)
+    return *gradients, by[2].to(x.dtype), grad_start
+
+
 class _NormedFire(torch.autograd.Function):
+    """The op in eager mode: the registered one below costs several times the kernel on small layers."""
+
     @staticmethod
     def forward(ctx, x, weight, bias, decay, start, gain, counts, eps, options, implementation):
-        found = batch_norm.moments(x, counts, implementation)
-        affine = lif.Affine(*batch_norm.affine(found, weight, bias, eps))
-        y, code, end = lif.fast(x, implementation).forward(x, affine, decay, start, gain, counts, options)
-        ctx.save_for_backward(x, weight, decay, start, gain, counts, *affine, *found)
+        out, affine = _forward(x, weight, bias, decay, start, gain, counts, eps, options, implementation)
+        ctx.save_for_backward(x, weight, decay, start, gain, counts, *affine, *out[3:])
         ctx.eps, ctx.options, ctx.implementation = eps, options, implementation
-        ctx.mark_non_differentiable(code, *found)
+        ctx.mark_non_differentiable(out[1], *out[3:])
         ctx.set_materialize_grads(False)
-        return y, code, end, *found
+        return out
 
     @staticmethod
     def backward(ctx, grad, _, grad_end, *__):
-        x, weight, decay, start, gain, counts, scale, shift, *found = ctx.saved_tensors
-        kept = (x, lif.Affine(scale, shift), decay, start, gain, counts)
-        wanted = 1 + 2 * int(ctx.needs_input_grad[3])
-        grad = torch.zeros_like(x) if grad is None else grad
-        by_charge, grad_start, sums = lif.fast(x, ctx.implementation).backward(grad, grad_end, kept, None, ctx.options, wanted)
-        by, found = sums.sum(1, dtype=torch.float64), batch_norm.Moments(*found)
-        by_x = batch_norm.input_gradient_(by_charge, x, by[:2], found, weight, ctx.eps, counts, ctx.implementation)
-        return *by_x, by[2].to(x.dtype) if wanted & 2 else None, grad_start, *[None] * 5
+        *inputs, scale, shift, mean, var, frames = ctx.saved_tensors
+        wanted, found = 1 + 2 * int(ctx.needs_input_grad[3]), batch_norm.Moments(mean, var, frames)
+        gradients = _backward(grad, grad_end, inputs, lif.Affine(scale, shift), found, ctx.eps, ctx.options, wanted, ctx.implementation)
+        return *gradients, *[None] * 5
+
+
+# The same op for torch.compile, which cannot look into C: registered with what a tracer needs to know.
+
+
+@torch.library.custom_op("spikebrain::normed_lif", mutates_args=())
+def _fire_op(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, decay: torch.Tensor, start: torch.Tensor, gain: torch.Tensor | None,
+    counts: torch.Tensor, eps: float, numbers: list[float],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _forward(x, weight, bias, decay, start, gain, counts, eps, lif.from_numbers(numbers))[0]
+
+
+@_fire_op.register_fake
+def _(x, weight, bias, decay, start, gain, counts, eps, numbers):
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8), torch.empty_like(start), *batch_norm.no_moments(weight)
+
+
+@torch.library.custom_op("spikebrain::normed_lif_backward", mutates_args=())
+def _gradient_op(
+    grad: torch.Tensor, grad_end: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, decay: torch.Tensor,
+    start: torch.Tensor, gain: torch.Tensor | None, counts: torch.Tensor, moments: list[torch.Tensor], eps: float, numbers: list[float],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    found, inputs = batch_norm.Moments(*moments), (x, weight, decay, start, gain, counts)
+    affine = lif.Affine(*batch_norm.affine(found, weight, bias, eps))
+    dx, *by_channel, grad_start = _backward(grad, grad_end, inputs, affine, found, eps, lif.from_numbers(numbers), 3)
+    return dx, *(by.clone() for by in by_channel), grad_start  # rows of one tensor, which a registered op may not return
+
+
+@_gradient_op.register_fake
+def _(grad, grad_end, x, weight, bias, decay, start, gain, counts, moments, eps, numbers):
+    return torch.empty_like(x), *(torch.empty_like(weight) for _ in range(3)), torch.empty_like(start)
+
+
+def _keep(ctx, inputs, output):
+    *tensors, ctx.eps, ctx.numbers = inputs
+    ctx.save_for_backward(*tensors, *output[3:])
+    ctx.mark_non_differentiable(output[1], *output[3:])
+
+
+def _back(ctx, grad, _, grad_end, *__):
+    *inputs, mean, var, frames = ctx.saved_tensors
+    return *_gradient_op(grad, grad_end, *inputs, [mean, var, frames], ctx.eps, ctx.numbers), *[None] * 4
+
+
+_fire_op.register_autograd(_back, setup_context=_keep)
 
 
 def fire(x, weight, bias, decay, start, gain, counts, eps, options, implementation=None):
@@ -53,5 +113,9 @@ def fire(x, weight, bias, decay, start, gain, counts, eps, options, implementati
     if implementation == "reference":
         normed, found = batch_norm.normalise(x, weight, bias, counts, eps, implementation)
         return *lif.fire(normed, None, decay, start, gain, counts, options, implementation), found
-    y, code, end, *found = _NormedFire.apply(x, weight, bias, decay, start, gain, counts, eps, options, implementation)
+    inputs = (x, weight, bias, decay, start, gain, counts, eps)
+    if torch.compiler.is_compiling():
+        y, code, end, *found = _fire_op(*inputs, lif.to_numbers(options))
+    else:
+        y, code, end, *found = _NormedFire.apply(*inputs, options, implementation)
     return y, code, end, batch_norm.Moments(*found)
