@@ -45,11 +45,20 @@ def relative(counts, frames):
     return counts.to(torch.float32) / frames
 
 
+def valid(counts, x):
+    """True on the first ``counts`` (B,) frames of ``x`` (B, L, ...): (B, L) bool."""
+    return torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)
+
+
+def zero_past(x, counts):
+    """``x`` (B, L, ...) with all but the first ``counts`` (B,) frames of each utterance set to 0."""
+    padding = ~valid(counts, x)
+    return x.masked_fill(padding.view(padding.shape + (1,) * (x.dim() - 2)), 0)
+
+
 def valid_mask(lengths, x):
     """True on frames that belong to an utterance: (B, L) bool, or None when ``lengths`` is None."""
-    if lengths is None:
-        return None
-    return torch.arange(x.shape[1], device=x.device) < absolute(lengths, x).unsqueeze(1)
+    return None if lengths is None else valid(absolute(lengths, x), x)
 
 
 def from_padding_mask(padding):
@@ -61,10 +70,7 @@ def from_padding_mask(padding):
 
 def zero_padding(x, lengths):
     """``x`` (B, L, ...) with everything past each utterance's end set to 0 (``x`` itself when ``lengths`` is None)."""
-    mask = valid_mask(lengths, x)
-    if mask is None:
-        return x
-    return x.masked_fill(~mask.view(mask.shape + (1,) * (x.dim() - 2)), 0)
+    return x if lengths is None else zero_past(x, absolute(lengths, x))
 
 
 def masked_mean(x, lengths=None):

@@ -5,11 +5,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from spikebrain.baselines.lif_network import LIFNetwork
+from spikebrain.baselines.spikescr_twin import SpikeSCRTwin
 from spikebrain.encoders import iml_spikeformer as iml
 from spikebrain.encoders import spikescr
 from spikebrain.neurons import LIF, PLIF, IterativeLIF, MultiLevelSpike
 
 KINDS = ("neuron", "encoder", "size", "ann")
+_BITTAR = "A. Bittar, P. N. Garner, Frontiers in Neuroscience 16, 2022"
 _SPIKESCR = "SpikeSCR, arXiv 2412.12858, 2024"
 _IML = "IML-Spikeformer, arXiv 2507.07396, IEEE TNNLS 37(3), 2026"
 
@@ -58,6 +61,9 @@ _ENTRIES = (
     Entry("spikescr_no_rope", functools.partial(spikescr.SpikeSCR, positions="none"), "encoder", False, _SPIKESCR),
     Entry("spikescr_sin", functools.partial(spikescr.SpikeSCR, positions="sin"), "encoder", False, _SPIKESCR),
     Entry("spikescr_sin_lif", functools.partial(spikescr.SpikeSCR, positions="sin_lif"), "encoder", False, _SPIKESCR),
+    Entry("lif_network", LIFNetwork, "encoder", True, _BITTAR),
+    Entry("plif_network", functools.partial(LIFNetwork, neuron="plif"), "encoder", True, _BITTAR),
+    Entry("spikescr_twin", SpikeSCRTwin, "ann", False, "ours"),
     Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376),
     Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240),
     Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104),

@@ -53,8 +53,7 @@ class MaskedBatchNorm(nn.Module):
             wide = x if x.dtype == torch.float64 else x.float()
             if not self.training:
                 scale, shift = self.affine(wide.dtype)
-                padding = torch.arange(x.shape[1], device=x.device) >= counts.unsqueeze(1)
-                return (wide * scale + shift).masked_fill(padding.unsqueeze(-1), 0).to(x.dtype)
+                return frames.zero_past(wide * scale + shift, counts).to(x.dtype)
             y, found = batch_norm.normalise(wide, *self._parameters_as(wide.dtype), counts, self.eps)
         self._update(found)
         return y.to(x.dtype)

@@ -120,6 +120,5 @@ class Conv2dSubsampling(nn.Module):
         macs = int(counts[2].sum()) * bands * kernel**2 * self.channels**2
         levels = (y.detach() * self.sn_1.levels).round()
         reach = nn.functional.unfold(levels.sum(1, keepdim=True), kernel, stride=stride).sum(1).view(len(y), -1, bands)
-        valid = torch.arange(reach.shape[1], device=y.device) < counts[2].unsqueeze(1)
-        accumulates = int((reach.sum(2) * valid).sum()) * self.channels
+        accumulates = int(frames.zero_past(reach.sum(2), counts[2]).sum()) * self.channels
         operands.tell(operands.Product(self.conv_2, "weight", operands.Kind.LEVEL, operands.Kind.REAL, macs, accumulates))

@@ -197,7 +197,8 @@ def choose_splits(corpus, data_folder, splits=None):
     chosen = there if splits is None else list(splits)
     missing = [split for split in chosen if split not in there]
     if missing:
-        place = f"Unpack it as {os.path.join(data_folder, missing[0])}" if corpus.there is None else f"Complete the folder:\n{corpus.layout}\n"
+        folder = f"Unpack it as {os.path.join(data_folder, missing[0])}"
+        place = folder if corpus.there is None else f"Complete the folder:\n{corpus.layout}\n"
         raise DataError(
             f"{data_folder}: split {missing[0]!r} is not there; there are {len(there)} of {len(corpus.published)}: {', '.join(there)}. "
             f"{place} or name only splits that are there"

@@ -149,15 +149,13 @@ class SpikeEmbedding(nn.Module):
         """Spikes of features ``x`` (B, L, N); ``valid`` (B,) are the frames that x has, ``counts`` those that fire."""
         if operands.listening():
             operands.tell(self._product(x, valid))
-        padding = torch.arange(x.shape[1], device=x.device) >= valid.unsqueeze(1)
-        x = x.masked_fill(padding.unsqueeze(-1), 0)
-        return self.neuron.fire(convolve(x, self.conv.weight, self.conv.bias), counts)
+        return self.neuron.fire(convolve(frames.zero_past(x, valid), self.conv.weight, self.conv.bias), counts)
 
     def _product(self, x, counts):
         macs = int(counts.sum()) * self.conv.weight.numel()
         events = None
         if self.input_kind is operands.Kind.LEVEL:
-            events = int(frames.zero_padding(x, frames.relative(counts, x.shape[1])).sum()) * 3 * self.conv.out_channels
+            events = int(frames.zero_past(x, counts).sum()) * 3 * self.conv.out_channels
         return operands.Product(self, "weight", self.input_kind, operands.Kind.REAL, macs, events)
 
 
@@ -193,8 +191,7 @@ class RotarySpikingAttention(nn.Module):
             qk = self._fire_rotated(rope.rotate(qk.value, 2 * self.nhead), counts)
         q, k = (_part(qk, value, part) for value, part in zip(qk.value.split(d, -1), (slice(d), slice(d, None)), strict=True))
         if valid is not counts:
-            hidden = (torch.arange(x.value.shape[1], device=k.value.device) >= valid.unsqueeze(1)).unsqueeze(-1)
-            k = k._replace(value=k.value.masked_fill(hidden, 0), code=k.code.masked_fill(hidden, 0))
+            k = k._replace(value=frames.zero_past(k.value, valid), code=frames.zero_past(k.code, valid))
         return q, k, v
 
     def _fire_rotated(self, rotated, counts):
@@ -215,8 +212,7 @@ class RotarySpikingAttention(nn.Module):
         value = x.value + rope.sinusoids(x.value.shape[1], x.value.shape[-1], x.value.device, x.value.dtype)
         if self.position_neuron is not None:
             return self.position_neuron.fire(value, counts)
-        padding = torch.arange(value.shape[1], device=value.device) >= counts.unsqueeze(1)
-        return _Real(value.masked_fill(padding.unsqueeze(-1), 0), counts)
+        return _Real(frames.zero_past(value, counts), counts)
 
     def _tell(self, q, k, v):
         """Each query spike meets every key of its utterance, each value spike every query."""

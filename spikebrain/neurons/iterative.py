@@ -62,8 +62,7 @@ class IterativeLIF(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             wide = x if x.dtype == torch.float64 else x.float()
             value = self._integrate(wide.unflatten(0, (self.levels, -1))).flatten(0, 1)
-        valid = torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)
-        value = (value * valid.unsqueeze(-1)).to(x.dtype)
+        value = frames.zero_past(value, counts).to(x.dtype)
         spikes = operands.Spikes(value, value.detach().to(torch.uint8), torch.ones_like(value[0, 0]), 1, counts)
         if operands.listening():
             operands.tell(firing_event(self, spikes))

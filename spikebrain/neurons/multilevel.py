@@ -198,8 +198,7 @@ class MultiLevelSpike(nn.Module):
     def _batch_statistic(self, x, counts):
         """Lambda of this batch (Eq. 10) and the rows that its gradient goes to, -1 where it is a constant."""
         if self.options.statistic < 1:
-            valid = torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)
-            quantile = torch.quantile(x.detach()[valid], self.options.statistic, dim=0)
+            quantile = torch.quantile(x.detach()[frames.valid(counts, x)], self.options.statistic, dim=0)
             own, row = quantile, torch.full((self.channels,), -1, dtype=torch.long, device=x.device)
         else:
             own, row = multilevel.channel_max(x, counts)

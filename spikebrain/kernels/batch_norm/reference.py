@@ -6,12 +6,12 @@ mean and var (biased) are those of a channel over all valid frames of the batch 
 Normalization", ICML 2015, Algorithm 1).
 """
 
-import torch
+from spikebrain import lengths as frames
 
 
 def normalise(x, weight, bias, counts, eps):
     """``y`` (B, L, C), mean (C,) and var (C,) of ``x`` (B, L, C)."""
-    valid = torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)
+    valid = frames.valid(counts, x)
     rows = x[valid]
     mean, var = rows.mean(0), rows.var(0, unbiased=False)
     y = (x - mean) / (var + eps).sqrt() * weight + bias

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 
 from spikebrain.kernels import dispatch, surrogate
-from spikebrain.kernels.lif import cpu, eager, reference
+from spikebrain.kernels.lif import cpu, eager, reference, triton
 
-_FAST = {"eager": eager, "cpu": cpu}
+_FAST = {"eager": eager, "cpu": cpu, "triton": triton}
 
 
 class FireOptions(NamedTuple):
@@ -40,7 +40,7 @@ class Affine(NamedTuple):
 
 def fast(x, implementation=None):
     """The module that runs on ``x``; asked for only where no tracer looks."""
-    return _FAST[dispatch.choose(x, implementation, cpu.SOURCE)]
+    return _FAST[dispatch.choose(x, implementation, cpu.SOURCE, triton=True)]
 
 
 def _affine(scale, shift):

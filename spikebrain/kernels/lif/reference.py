@@ -12,6 +12,7 @@ The derivative of s by h is a surrogate; with ``detach`` the s inside the reset 
 
 import torch
 
+from spikebrain import lengths as frames
 from spikebrain.kernels import surrogate
 
 
@@ -31,7 +32,7 @@ def fire(x, affine, decay, start, gain, counts, options):
     """See :func:`spikebrain.kernels.lif.fire`."""
     charge = x if affine is None else x * affine.scale + affine.shift
     v, spikes = start, []
-    for t, valid in enumerate((torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)).t().unsqueeze(-1)):
+    for t, valid in enumerate(frames.valid(counts, x).t().unsqueeze(-1)):
         h = decay * v + charge[:, t]
         s = _Heaviside.apply(h - options.threshold, options.surrogate, options.alpha)
         reset = s.detach() if options.detach else s

@@ -2,6 +2,7 @@
 
 import torch
 
+from spikebrain import lengths as frames
 from spikebrain.kernels.multilevel.reference import channel_max, middles  # channel_max: nothing to gain over the definition
 
 __all__ = ["backward", "channel_max", "decode", "forward"]
@@ -9,7 +10,7 @@ __all__ = ["backward", "channel_max", "decode", "forward"]
 
 def forward(x, top, gain, counts, options):
     """``y`` like x, and the code bytes; see the package for their meaning."""
-    padding = torch.arange(x.shape[1], device=x.device) >= counts.unsqueeze(1)
+    padding = ~frames.valid(counts, x)
     u = torch.div(x, top).mul_(options.ratio)
     inside = (u >= 0) & (u <= options.levels)
     s = u.add_(options.offset).clamp_(0, options.levels).floor_()

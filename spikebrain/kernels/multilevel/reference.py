@@ -13,6 +13,8 @@ nothing but the level itself has to be kept (ours).
 
 import torch
 
+from spikebrain import lengths as frames
+
 
 def middles(levels, offset, like):
     """The middle of the part of [0, levels] that fires s spikes, for s = 0..levels."""
@@ -23,7 +25,7 @@ def middles(levels, offset, like):
 
 def channel_max(x, counts):
     """Largest valid value of each channel of ``x`` (B, L, C), and the flat row b * L + l where it is first reached."""
-    valid = torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)
+    valid = frames.valid(counts, x)
     rows = x.masked_fill(~valid.unsqueeze(-1), -torch.inf).flatten(0, 1)
     top = rows.amax(0)
     return top, (rows == top).to(torch.uint8).argmax(0)
@@ -31,7 +33,7 @@ def channel_max(x, counts):
 
 def fire(x, top, gain, counts, row, options):
     """See :func:`spikebrain.kernels.multilevel.fire`."""
-    valid = (torch.arange(x.shape[1], device=x.device) < counts.unsqueeze(1)).unsqueeze(-1)
+    valid = frames.valid(counts, x).unsqueeze(-1)
     u = x / top * options.ratio
     s = (u + options.offset).clamp(0, options.levels).floor() * valid
     inside = (u >= 0) & (u <= options.levels) & valid

@@ -1,0 +1,124 @@
+"""Layers of LIF neurons, feed-forward: the plainest spiking network, and a causal one.
+
+    s^l = Drop(LIF(BN(s^{l-1} W^l))) ,  l = 1..num_layers
+
+This is the feed-forward LIF network that recurrent and adaptive ones are measured against on SHD, SSC and GSC (A. Bittar,
+P. N. Garner, "A Surrogate Gradient Spiking Baseline for Speech Command Recognition", Frontiers in Neuroscience 16, 2022), with
+this package's neurons and norms. A frame depends on itself and earlier ones only, so that state can be carried from chunk to chunk.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+
+from spikebrain import lengths as frames
+from spikebrain import operands
+from spikebrain.blocks.masked_norm import MaskedBatchNorm
+from spikebrain.neurons import LIF, PLIF
+
+
+@dataclass(frozen=True)
+class LIFNetworkConfig:
+    """Numbers of a :class:`LIFNetwork`.
+
+    num_layers, d_model : int
+        Layers and neurons in each.
+    dropout : float
+        Between layers.
+    neuron : str
+        "lif", or "plif" with a decay learned for every neuron.
+    decay : float
+        What is left of a membrane after a frame (to begin with).
+    """
+
+    num_layers: int = 3
+    d_model: int = 128
+    dropout: float = 0.1
+    neuron: str = "lif"
+    decay: float = 0.9
+
+    def __post_init__(self):
+        if self.neuron not in ("lif", "plif"):
+            raise ValueError(f"neuron is {self.neuron!r}: choose lif or plif")
+
+    def make_neuron(self):
+        """A layer of neurons."""
+        return LIF(self.d_model, self.decay) if self.neuron == "lif" else PLIF(self.d_model, self.decay, decay_per="channel")
+
+
+class LIFNetworkState(NamedTuple):
+    """layers : tuple of LIFState, one a layer."""
+
+    layers: tuple
+
+
+class LIFLayer(nn.Module):
+    """Linear layer, masked batch norm, LIF neurons, dropout."""
+
+    def __init__(self, input_size, config):
+        super().__init__()
+        self.linear = nn.Linear(input_size, config.d_model, bias=False)
+        self.norm, self.neuron, self.dropout = MaskedBatchNorm(config.d_model), config.make_neuron(), nn.Dropout(config.dropout)
+
+    def forward(self, x, counts, state, kind):
+        """(spikes (B, L, C), LIFState) of x (B, L, N), a ``kind`` of operand."""
+        if operands.listening():
+            operands.tell(self._product(x, counts, kind))
+        spikes, state = self.neuron.run(self.linear(x), counts, state, None, self.norm)
+        return self.dropout(spikes.value), state
+
+    def _product(self, x, counts, kind):
+        rows, width = int(counts.sum()), self.linear.out_features
+        fired = None if kind is operands.Kind.REAL else int((x > 0).sum()) * width
+        return operands.Product(self.linear, "weight", kind, operands.Kind.REAL, rows * self.linear.in_features * width, fired)
+
+
+class LIFNetwork(nn.Module):
+    """The network. Keyword arguments beside those below are the fields of :class:`LIFNetworkConfig`.
+
+    Arguments
+    ---------
+    input_size : int, optional
+        Channels of the input; d_model where it is None.
+    nhead, d_ffn, causal
+        Taken as every encoder takes them: there are no heads and no second width, and the network is causal whatever is asked.
+    """
+
+    position = "none"
+
+    def __init__(self, input_size=None, nhead=None, d_ffn=None, causal=True, **switches):
+        super().__init__()
+        self.config = config = LIFNetworkConfig(**switches)
+        self.input_size = input_size or config.d_model
+        widths = [self.input_size, *[config.d_model] * (config.num_layers - 1)]
+        self.layers = nn.ModuleList(LIFLayer(width, config) for width in widths)
+
+    def forward(self, x, lengths=None, state=None):
+        """Spikes of the last layer.
+
+        Arguments
+        ---------
+        x : Tensor (B, L, N)
+        lengths : Tensor (B,), optional
+            Relative lengths.
+        state : LIFNetworkState, optional
+
+        Returns
+        -------
+        (spikes, state) : spikes (B, L, d_model), 0 past an utterance's end; LIFNetworkState
+
+        Raises
+        ------
+        ValueError
+            When x has another number of channels.
+        """
+        if x.shape[-1] != self.input_size:
+            raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
+        counts, states, kind = frames.absolute(lengths, x), [], operands.Kind.REAL
+        before = state.layers if state is not None else [None] * len(self.layers)
+        for layer, one in zip(self.layers, before, strict=True):
+            x, after = layer(x, counts, one, kind)
+            states.append(after)
+            kind = operands.Kind.BINARY
+        return x, LIFNetworkState(tuple(states))

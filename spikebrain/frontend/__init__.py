@@ -1,0 +1,1 @@
+"""From sound to spikes: features, speech-to-spike encoders, augmentation of spike trains."""
