@@ -225,10 +225,33 @@ def see_compiler():
 
 
 def see_triton():
-    """Triton, which comes with torch's Linux wheels."""
+    """Triton's kernels, which GPUs use: one of them run here and now, on a GPU, or interpreted where TRITON_INTERPRET=1."""
+    import torch
     import triton
 
-    return f"{triton.__version__} (used on GPUs only)"
+    from spikebrain.kernels import dispatch, native
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reason = dispatch.no_triton(device)
+    if reason and device.type == "cpu":
+        return f"{triton.__version__} imports; no GPU here for its kernels (TRITON_INTERPRET=1 checks them without)"
+    if reason:
+        gpu = "none for this GPU, on which the slower eager kernels run"
+        raise Problem(f"{triton.__version__}: {reason}", gpu if native.compiler() else "apt-get install gcc libc6-dev")
+    fired = _fire_six(device)
+    if fired != 6:
+        raise Problem(f"{triton.__version__}: the LIF kernel fires {fired} spikes of 6 on {device}")
+    return f"{triton.__version__}: the LIF kernel runs {'on cuda' if device.type == 'cuda' else 'interpreted'}"
+
+
+def _fire_six(device):
+    """How many spikes three neurons fire in Triton over two frames, each of which lifts them over the threshold."""
+    import torch
+
+    from spikebrain.kernels import lif
+
+    x, counts = torch.ones(1, 2, 3, device=device), torch.tensor([2], device=device)
+    return int(lif.fire(x, None, x[0, 0], x[:, 0], None, counts, lif.FireOptions(), "triton")[1].sum())
 
 
 def see_speech():

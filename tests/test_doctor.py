@@ -222,3 +222,28 @@ def test_a_compiler_that_cannot_compile_is_told(tmp_path):
     bad.chmod(0o755)
     finding = look("see_compiler", CC=str(bad), SPIKEBRAIN_CACHE=str(tmp_path / "cache"))
     assert not finding["works"] and f"does not build with {bad}" in finding["detail"]
+
+
+def test_triton_s_kernels_are_run_and_without_a_gpu_the_way_to_is_told():
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("triton")
+    finding = look("see_triton", TRITON_INTERPRET="0")
+    assert finding["works"]
+    assert finding["detail"].endswith("the LIF kernel runs on cuda") or not torch.cuda.is_available()
+    assert torch.cuda.is_available() or "no GPU here for its kernels (TRITON_INTERPRET=1" in finding["detail"]
+    without = "import torch\ntorch.cuda.is_available = lambda: False"
+    assert look("see_triton", without, TRITON_INTERPRET="1")["detail"].endswith("the LIF kernel runs interpreted")
+
+
+def test_a_gpu_without_a_compiler_for_triton_is_told_with_the_repair():
+    pytest.importorskip("triton")
+    gpu = "import torch\nfrom spikebrain.kernels import native\ntorch.cuda.is_available = lambda: True\nnative.compiler = lambda: None"
+    finding = look("see_triton", gpu, TRITON_INTERPRET="0")
+    assert not finding["works"] and "no C compiler found, with which Triton" in finding["detail"]
+    assert finding["repair"] == "apt-get install gcc libc6-dev"
+
+
+def test_a_triton_kernel_that_counts_wrong_is_told():
+    pytest.importorskip("triton")
+    wrong = "from spikebrain import doctor\ndoctor._fire_six = lambda device: 5"
+    finding = look("see_triton", wrong, TRITON_INTERPRET="1")
+    assert not finding["works"] and "fires 5 spikes of 6" in finding["detail"] and finding["repair"] == "mend it"

@@ -30,6 +30,8 @@ class LIFNetworkConfig:
         "lif", or "plif" with a decay learned for every neuron.
     decay : float
         What is left of a membrane after a frame (to begin with).
+    input_kind : str
+        What the input is, for counting energy: "real" features, or "level" counts of events.
     """
 
     num_layers: int = 3
@@ -37,10 +39,13 @@ class LIFNetworkConfig:
     dropout: float = 0.1
     neuron: str = "lif"
     decay: float = 0.9
+    input_kind: str = "real"
 
     def __post_init__(self):
         if self.neuron not in ("lif", "plif"):
             raise ValueError(f"neuron is {self.neuron!r}: choose lif or plif")
+        if self.input_kind not in ("real", "level"):
+            raise ValueError(f"input_kind is {self.input_kind!r}: choose real or level")
 
     def make_neuron(self):
         """A layer of neurons."""
@@ -70,7 +75,7 @@ class LIFLayer(nn.Module):
 
     def _product(self, x, counts, kind):
         rows, width = int(counts.sum()), self.linear.out_features
-        fired = None if kind is operands.Kind.REAL else int((x > 0).sum()) * width
+        fired = None if kind is operands.Kind.REAL else int(frames.zero_past(x, counts).sum()) * width
         return operands.Product(self.linear, "weight", kind, operands.Kind.REAL, rows * self.linear.in_features * width, fired)
 
 
@@ -115,7 +120,7 @@ class LIFNetwork(nn.Module):
         """
         if x.shape[-1] != self.input_size:
             raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
-        counts, states, kind = frames.absolute(lengths, x), [], operands.Kind.REAL
+        counts, states, kind = frames.absolute(lengths, x), [], operands.Kind(self.config.input_kind)
         before = state.layers if state is not None else [None] * len(self.layers)
         for layer, one in zip(self.layers, before, strict=True):
             x, after = layer(x, counts, one, kind)

@@ -93,11 +93,21 @@ def load(source):
         return None
 
 
+def dense(*tensors):
+    """The tensors as C reads them, one element behind the other; None stays None."""
+    return [t if t is None else t.contiguous() for t in tensors]
+
+
 def call(source, name, dtype, *arguments):
-    """Calls the function ``name`` of ``source`` for ``dtype``; tensors pass as pointers, None as NULL, numbers by their Python type."""
+    """Calls the function ``name`` of ``source`` for ``dtype``; tensors pass as pointers, None as NULL, numbers by their Python type.
+
+    Raises ValueError for a tensor that is not contiguous: C would read what lies beside it.
+    """
     converted = []
     for a in arguments:
         if isinstance(a, torch.Tensor):
+            if not a.is_contiguous():
+                raise ValueError(f"{name} got a tensor of shape {tuple(a.shape)} and strides {a.stride()}: pass contiguous tensors to C")
             converted.append(ctypes.c_void_p(a.data_ptr()))
         elif isinstance(a, float):
             converted.append(ctypes.c_double(a))

@@ -123,7 +123,7 @@ def _normalise_op(
 
 @_normalise_op.register_fake
 def _(x, weight, bias, counts, eps):
-    return torch.empty_like(x), *no_moments(weight)
+    return x.new_empty(x.shape), *no_moments(weight)
 
 
 def no_moments(weight):
@@ -143,7 +143,7 @@ def _gradient_op(
 
 @_gradient_op.register_fake
 def _(grad, x, weight, counts, mean, var, frames, eps):
-    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape)
 
 
 def _keep(ctx, inputs, output):

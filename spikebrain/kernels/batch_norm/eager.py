@@ -18,4 +18,4 @@ def scaled(a, scale, shift, counts):
 
 def mix_(a, by_a, b, by_b, shift, counts):
     """a * by_a + b * by_b + shift on valid frames, 0 past them, written over a."""
-    return a.mul_(by_a).add_(b * by_b).add_(shift).mul_(frames.valid(counts, a).unsqueeze(-1))
+    return a.mul_(by_a).add_(b * by_b).add_(shift).masked_fill_(~frames.valid(counts, a).unsqueeze(-1), 0)

@@ -70,9 +70,10 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _, grad_end):
-        x, wanted = ctx.saved_tensors[0], int(ctx.needs_input_grad[1]) + 2 * int(ctx.needs_input_grad[3])
-        grad = torch.zeros_like(x) if grad is None else grad
-        return *_gradients(grad, grad_end, ctx.saved_tensors, ctx.options, wanted, ctx.implementation), None, None, None, None
+        inputs = ctx.saved_tensors  # once: under activation checkpointing they may be asked for no second time
+        wanted = int(any(ctx.needs_input_grad[1:3])) + 2 * int(ctx.needs_input_grad[3])
+        grad = torch.zeros_like(inputs[0]) if grad is None else grad
+        return *_gradients(grad, grad_end, inputs, ctx.options, wanted, ctx.implementation), None, None, None, None
 
 
 # The same op for torch.compile, which cannot look into C: registered with what a tracer needs to know.
@@ -99,7 +100,7 @@ def _fire_op(
 
 @_fire_op.register_fake
 def _(x, scale, shift, decay, start, gain, counts, numbers):
-    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8), torch.empty_like(start)
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8), start.new_empty(start.shape)
 
 
 @torch.library.custom_op("spikebrain::lif_backward", mutates_args=())
@@ -114,7 +115,7 @@ def _gradient_op(
 
 @_gradient_op.register_fake
 def _(grad, grad_end, x, scale, shift, decay, start, gain, counts, numbers):
-    return torch.empty_like(x), *(torch.empty_like(decay) for _ in range(3)), torch.empty_like(start)
+    return x.new_empty(x.shape), *(decay.new_empty(decay.shape) for _ in range(3)), start.new_empty(start.shape)
 
 
 def _keep(ctx, inputs, output):

@@ -9,16 +9,16 @@ from spikebrain.kernels import native, surrogate
 SOURCE = Path(__file__).with_name("lif.c")
 
 
-def _pair(affine):
-    return (None, None) if affine is None else affine
+def _dense(x, affine, *others):
+    """The inputs of the op as C reads them, with the two parts of ``affine`` in its place."""
+    return native.dense(x, *((None, None) if affine is None else affine), *others)
 
 
 def forward(x, affine, decay, start, gain, counts, options):
     """``y`` like x, the code bytes, and the final membrane."""
-    x = x.contiguous()
-    y, code, end = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8), torch.empty_like(start)
-    numbers = (*x.shape, float(options.threshold), int(options.soft))
-    native.call(SOURCE, "lif", x.dtype, x, *_pair(affine), decay, start, gain, counts, *numbers, y, code, end)
+    inputs = _dense(x, affine, decay, start, gain, counts)
+    y, code, end = torch.empty_like(inputs[0]), torch.empty_like(inputs[0], dtype=torch.uint8), start.new_empty(start.shape)
+    native.call(SOURCE, "lif", x.dtype, *inputs, *x.shape, float(options.threshold), int(options.soft), y, code, end)
     return y, code, end
 
 
@@ -44,13 +44,14 @@ def backward(grad, grad_end, kept, factor, options, wanted):
         dx (B, L, C); grad_start (B, C); sums (3, B, C), over frames: of the derivative by the charge, of its product with x,
         of its product with the membrane of the frame before; None where nothing is wanted.
     """
-    x, affine, decay, start, gain, counts = kept
-    grad, x = grad.contiguous(), x.contiguous()
+    *inputs, counts = _dense(*kept)
+    grad, grad_end, factor = native.dense(grad, grad_end, factor)
+    x, start = inputs[0], inputs[4]
     dx, grad_start = torch.empty_like(x), torch.empty_like(start)
     sums = x.new_empty(3, *start.shape) if wanted else None
     numbers = (float(options.threshold), int(options.soft), int(options.detach), surrogate.NAMES.index(options.surrogate))
     native.call(
-        SOURCE, "lif_backward", x.dtype, grad, None if grad_end is None else grad_end.contiguous(), x, *_pair(affine), decay, start,
-        gain, factor, counts, *x.shape, *numbers, float(options.alpha), wanted, dx, grad_start, sums,
+        SOURCE, "lif_backward", x.dtype, grad, grad_end, *inputs, factor, counts, *x.shape, *numbers, float(options.alpha), wanted,
+        dx, grad_start, sums,
     )  # fmt: skip
     return dx, grad_start, sums

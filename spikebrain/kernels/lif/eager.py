@@ -2,6 +2,7 @@
 
 import torch
 
+from spikebrain import lengths as frames
 from spikebrain.kernels import surrogate
 
 
@@ -45,5 +46,5 @@ def backward(grad, grad_end, kept, factor, options, wanted):
         by_charge[t] = torch.where(valid[t], passed[t] + keeps[t] * g, 0)
         g = torch.where(valid[t], decay * by_charge[t], g)
     dx = by_charge.transpose(0, 1).contiguous()
-    sums = torch.stack([by_charge.sum(0), (dx * x).sum(1), (by_charge * left).sum(0)]) if wanted else None
+    sums = torch.stack([by_charge.sum(0), (dx * frames.zero_past(x, counts)).sum(1), (by_charge * left).sum(0)]) if wanted else None
     return (dx if factor is None else dx.mul_(factor)), g, sums

@@ -66,7 +66,7 @@ def _fire_op(
 
 @_fire_op.register_fake
 def _(x, weight, bias, decay, start, gain, counts, eps, numbers):
-    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8), torch.empty_like(start), *batch_norm.no_moments(weight)
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8), start.new_empty(start.shape), *batch_norm.no_moments(weight)
 
 
 @torch.library.custom_op("spikebrain::normed_lif_backward", mutates_args=())
@@ -82,7 +82,7 @@ def _gradient_op(
 
 @_gradient_op.register_fake
 def _(grad, grad_end, x, weight, bias, decay, start, gain, counts, moments, eps, numbers):
-    return torch.empty_like(x), *(torch.empty_like(weight) for _ in range(3)), torch.empty_like(start)
+    return x.new_empty(x.shape), *(weight.new_empty(weight.shape) for _ in range(3)), start.new_empty(start.shape)
 
 
 def _keep(ctx, inputs, output):

@@ -6,13 +6,12 @@ memory is taken. What moves, in bytes an element of float32 (x, y, grad, dx, mem
     computed again   forward  9 (x | y code)              backward  8 (x | membrane) + 16 (x grad membrane | dx)    33
     kept             forward 13 (x | y code membrane)     backward                     16 (x grad membrane | dx)    29
 
-So an eighth more traffic for a third less memory held between the passes, where x is held for the normalisation before it
-in any case. No GPU has measured it yet. It takes no other code to: :func:`membranes` is a launch of its own, whose time is
-what recomputation costs. BLOCK, WARPS and STAGES are ours, chosen for many small programs with a few loads each under way,
-and untuned for the same reason.
+A seventh more traffic for half the memory held between the passes, then: x is held for its normalisation in any case. No GPU
+has measured it yet. That takes no other code: :func:`membranes` is a launch of its own, whose time is what computing again
+costs. BLOCK, WARPS and STAGES are ours, meant for many small programs with a few loads each under way, and untuned as well.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # the kernels' name tl before it is there
 
 import functools
 
@@ -20,7 +19,7 @@ import torch
 
 BLOCK = 32  # channels a program: a warp's width, so that a frame is one access of 128 bytes
 WARPS = 1
-STAGES = 4  # frames whose loads are under way at once: one at a time would wait for memory L times
+STAGES = 4  # a frame is read three ahead of its turn: without that, each of L frames would wait for memory
 
 tl = _frames = None  # triton.language and its range, from the first use on: importing this module needs no Triton
 
