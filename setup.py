@@ -25,7 +25,7 @@ EXTRAS = {
     "ssl": ["transformers"],
     "export": ["nir", "onnx", "onnxruntime"],
     "peers": ['spikingjelly>=2.0; python_version >= "3.11"', "snntorch", "loguru"],
-    "dev": ["pytest", "pytest-xdist", "ruff", "setuptools>=77"],
+    "dev": ["pandas", "pytest", "pytest-xdist", "ruff", "setuptools>=77"],
 }
 
 setup(

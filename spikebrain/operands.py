@@ -58,7 +58,8 @@ class Spikes(NamedTuple):
 
     def plus(self, other):
         """The sum of two trains, whose level is the sum of their levels: an addition of events, not a product."""
-        alike = self.gain is not None and other.gain is not None and self.gain.dim() == other.gain.dim() == 1
+        a, b = self.gain, other.gain
+        alike = a is not None and b is not None and a.dim() == b.dim() == 1 and (torch.compiler.is_compiling() or torch.equal(a, b))
         code = self.code + other.code if alike or listening() else None
         return Spikes(self.value + other.value, code, self.gain if alike else None, self.levels + other.levels, self.counts)
 

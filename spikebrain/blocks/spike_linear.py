@@ -46,6 +46,6 @@ class SpikeLinear(nn.Linear):
             return _SpikeProduct.apply(value.to(weight.dtype), spikes.code, spikes.gain, weight, bias)
 
     def _product(self, spikes):
-        frames, fired = int(spikes.counts.sum()), int(spikes.level.sum())
-        macs = frames * self.in_features * self.out_features
-        return operands.Product(self, "weight", spikes.kind, operands.Kind.REAL, macs, fired * self.out_features)
+        macs = int(spikes.counts.sum()) * self.in_features * self.out_features
+        fired = None if spikes.kind is operands.Kind.REAL else int(spikes.level.sum()) * self.out_features
+        return operands.Product(self, "weight", spikes.kind, operands.Kind.REAL, macs, fired)

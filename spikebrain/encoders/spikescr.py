@@ -107,6 +107,8 @@ class SpikeSCRConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
         if self.d_model % self.nhead:
             raise ValueError(f"d_model {self.d_model} is not a multiple of nhead {self.nhead}: choose a width that the heads share evenly")
+        if 1 + 4 * self.num_layers > 127:
+            raise ValueError(f"num_layers is {self.num_layers}: the stream counts to 1 + 4 num_layers, which has to stay below 128")
         if self.causal:
             raise ValueError("causal is True, but SpikeSCR looks at the whole utterance: set causal: False")
 
@@ -321,13 +323,11 @@ class SpikeSCR(nn.Module):
 
     def reset_parameters(self):
         """Xavier-uniform for every weight, queries, keys and values each by itself; biases as torch has them (published code)."""
-        for module in self.modules():
-            if isinstance(module, RotarySpikingAttention):
-                for part in module.qkv.weight.data.chunk(3):
+        joined = {module.qkv.weight for module in self.modules() if isinstance(module, RotarySpikingAttention)}
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                for part in parameter.data.chunk(3) if parameter in joined else (parameter.data,):
                     nn.init.xavier_uniform_(part)
-            elif isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.dim() > 1:
-                if not (isinstance(module, SpikeLinear) and module.out_features == 3 * module.in_features):
-                    nn.init.xavier_uniform_(module.weight)
 
     def forward(self, x, lengths=None, state=None):
         """Encodes a padded batch.

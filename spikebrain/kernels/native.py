@@ -93,6 +93,20 @@ def load(source):
         return None
 
 
+def keep_freed_memory():
+    """Asks the C library to keep what is freed, for the whole process, instead of handing it back to the system; True where it will.
+
+    A training step frees and allocates the same activations again and again. glibc hands blocks of some MB back at once, and
+    the system clears and maps every page anew, which can take longer than what is computed in them. Elsewhere than with glibc
+    nothing happens. ``SPIKEBRAIN_KEEP_MEMORY=0`` leaves all as it is.
+    """
+    if os.environ.get("SPIKEBRAIN_KEEP_MEMORY", "1") == "0" or platform.libc_ver()[0] != "glibc":
+        return False
+    most, trim, mmap = ctypes.c_int(2**30), -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    library = ctypes.CDLL(None)
+    return bool(library.mallopt(mmap, most)) and bool(library.mallopt(trim, most))
+
+
 def dense(*tensors):
     """The tensors as C reads them, one element behind the other; None stays None."""
     return [t if t is None else t.contiguous() for t in tensors]

@@ -5,4 +5,13 @@ from spikebrain.lobes.framewise import FrameEncoder, SpikingClassifier, SpikingE
 from spikebrain.lobes.published import as_published, published
 from spikebrain.lobes.transformer_asr import SpikingTransformerASR, published_asr
 
-__all__ = ["FrameEncoder", "LogMel", "SpikingClassifier", "SpikingEmbedding", "SpikingTransformerASR", "as_published", "published", "published_asr"]
+__all__ = [
+    "FrameEncoder",
+    "LogMel",
+    "SpikingClassifier",
+    "SpikingEmbedding",
+    "SpikingTransformerASR",
+    "as_published",
+    "published",
+    "published_asr",
+]

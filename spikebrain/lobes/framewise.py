@@ -13,6 +13,7 @@ from torch import nn
 
 from spikebrain import lengths as frames
 from spikebrain import registry
+from spikebrain.attention import rope
 
 
 class FrameEncoder(nn.Module):
@@ -35,12 +36,21 @@ class FrameEncoder(nn.Module):
     Notes
     -----
     An encoder that takes an ``input_size`` reads the features itself; before one that does not (it was made for the inside of
-    ``TransformerASR``), a linear projection brings them to its width.
+    ``TransformerASR``), a linear projection brings them to its width. One that needs absolute positions, as it says in its attribute
+    ``position``, gets sines added, as from the host.
+
+    Raises
+    ------
+    ValueError
+        ``encoder`` names nothing, or a neuron.
     """
 
     def __init__(self, input_size, encoder="spikescr", encoder_kwargs=None):
         super().__init__()
-        constructor, arguments = registry.entry(encoder).constructor, dict(encoder_kwargs or {})
+        entry, arguments = registry.entry(encoder), dict(encoder_kwargs or {})
+        if entry.kind == "neuron":
+            raise ValueError(f"encoder is {encoder!r}, a layer of neurons: name an encoder, such as lif_network")
+        constructor = entry.constructor
         reads_features = "input_size" in inspect.signature(constructor).parameters
         self.model = constructor(input_size=input_size, **arguments) if reads_features else constructor(**arguments)
         self.output_size = self.model.config.d_model
@@ -48,7 +58,10 @@ class FrameEncoder(nn.Module):
 
     def forward(self, x, lengths=None):
         """(B, L, input_size) and relative lengths (B,) -> (B, L, output_size)."""
-        return self.model(self.projection(x), lengths)[0]
+        x = self.projection(x)
+        if getattr(self.model, "position", "none") == "abs":
+            x = x + rope.sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
+        return self.model(x, lengths)[0]
 
 
 class SpikingClassifier(nn.Module):

@@ -1,8 +1,10 @@
 """A tiny synthetic twin, and the overrides that shrink a recipe to it."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ruamel.yaml
@@ -42,6 +44,50 @@ def python(checkout):
         return subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, env=env, **streams)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def stock_checkout():
+    """Called, it gives the checkout that ``$SPEECHBRAIN_REPO`` names; skips where it is not set, fails where it is no checkout."""
+
+    def find():
+        folder = os.environ.get("SPEECHBRAIN_REPO")
+        if not folder:
+            pytest.skip("SPEECHBRAIN_REPO is not set: SpeechBrain's own recipes are left out; set it to a checkout of its repository")
+        if not (Path(folder) / "recipes" / "LibriSpeech").is_dir():
+            pytest.fail(f"SPEECHBRAIN_REPO={folder} is no checkout of SpeechBrain: there is no recipes/LibriSpeech")
+        return Path(folder)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def run_stock(python, stock_checkout):
+    """Runs a stock script as it is, with an edited copy of a stock YAML, in a process of its own; returns what it printed.
+
+    A recipe has a folder in the checkout, scripts in it of which the first is run, and a yaml in its hparams; ``edit`` makes the
+    new text of the YAML from the stock one.
+    """
+
+    def run(recipe, edit, folder, overrides, *options):
+        stock, place = stock_checkout() / recipe.folder, folder / "recipe"
+        place.mkdir(parents=True)
+        yaml = place / recipe.yaml
+        yaml.write_text(edit((stock / "hparams" / recipe.yaml).read_text(encoding="utf-8")), encoding="utf-8")
+        for name in recipe.scripts:
+            shutil.copyfile(stock / name, place / name)
+        words = [place / recipe.scripts[0], yaml, "--device=cpu", "--noprogressbar", *options]
+        words += [f"--{key}={value}" for key, value in overrides.items()]
+        process = python(words, folder, HF_HUB_OFFLINE="1")
+        try:
+            text, _ = process.communicate(timeout=300)
+        finally:
+            process.kill()
+        assert process.returncode == 0, text[-4000:]
+        assert all((stock / name).read_bytes() == (place / name).read_bytes() for name in recipe.scripts)
+        return text
+
+    return run
 
 
 def _word(value):

@@ -4,11 +4,8 @@ They are no part of SpeechBrain's wheel and are not copied here: ``$SPEECHBRAIN_
 and the tests that run them are left out where it is not set.
 """
 
-import os
 import re
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import torch
@@ -37,13 +34,14 @@ OUR_CLASS = "!new:spikebrain.lobes.SpikingTransformerASR"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A stock recipe: its folder in a checkout, its YAML, the encoder that this names, its test sets, and what shrinks it further."""
+    """A stock recipe: its folder in a checkout, its YAML, the encoder that this names, its test sets, what shrinks it further, scripts."""
 
     folder: str
     yaml: str
     encoder: str
     test_sets: tuple
     small: dict = field(default_factory=dict)
+    scripts: tuple = ("train.py", "librispeech_prepare.py")
 
 
 TRANSFORMER = Recipe(
@@ -65,16 +63,6 @@ CTC = Recipe(
 )
 
 
-def stock_checkout():
-    """The checkout that ``$SPEECHBRAIN_REPO`` names; skips where it is not set, fails where it is no checkout."""
-    folder = os.environ.get("SPEECHBRAIN_REPO")
-    if not folder:
-        pytest.skip("SPEECHBRAIN_REPO is not set: SpeechBrain's own recipes are left out; set it to a checkout of its repository")
-    if not (Path(folder) / TRANSFORMER.folder / "train.py").is_file():
-        pytest.fail(f"SPEECHBRAIN_REPO={folder} is no checkout of SpeechBrain: there is no {TRANSFORMER.folder}/train.py")
-    return Path(folder)
-
-
 def swap(text, encoder):
     """The two-line swap on the text of a stock YAML that names ``encoder``; fails where it is not two lines that change."""
     swapped = text.replace(STOCK_CLASS, OUR_CLASS).replace(f"encoder_module: {encoder}\n", "encoder_module: iml_spikeformer\n")
@@ -83,20 +71,8 @@ def swap(text, encoder):
     return swapped
 
 
-def put_recipe(recipe, folder):
-    """Copies train.py and the preparation script as they are, and the YAML with two lines swapped; returns the YAML's path."""
-    stock = stock_checkout() / recipe.folder
-    folder.mkdir()
-    for name in ("train.py", "librispeech_prepare.py"):
-        shutil.copyfile(stock / name, folder / name)
-        assert (folder / name).read_bytes() == (stock / name).read_bytes()
-    yaml = folder / recipe.yaml
-    yaml.write_text(swap((stock / "hparams" / recipe.yaml).read_text(encoding="utf-8"), recipe.encoder), encoding="utf-8")
-    return yaml
-
-
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory, stock_checkout):
     """A folder in LibriSpeech's layout with two test sets, and the manifest of its training split."""
     stock_checkout()
     pytest.importorskip("espeakng_loader", reason="pip install spikebrain[synthetic]: recipes are tested on synthetic speech")
@@ -119,18 +95,16 @@ def language_model(corpus, tmp_path_factory):
     return folder, pieces
 
 
-def run(start, recipe, folder, **values):
-    """Runs the stock script in a process of its own; returns what it printed and its run folder."""
-    yaml, out = put_recipe(recipe, folder / "recipe"), folder / "run"
-    values = {**SMALL, **recipe.small, **values, "output_folder": out}
-    overrides = [f"--{key}={value}" for key, value in values.items()]
-    process = start([yaml.parent / "train.py", yaml, "--device=cpu", "--noprogressbar", *overrides], folder, HF_HUB_OFFLINE="1")
-    try:
-        text, _ = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == 0, text[-4000:]
-    return text, out
+@pytest.fixture
+def run(run_stock, tmp_path):
+    """Runs a stock recipe with two lines of its YAML swapped; returns what it printed and its run folder."""
+
+    def go(recipe, **values):
+        out = tmp_path / "run"
+        values = {**SMALL, **recipe.small, **values, "output_folder": out}
+        return run_stock(recipe, lambda text: swap(text, recipe.encoder), tmp_path, values), out
+
+    return go
 
 
 def logged(lines, name):
@@ -165,9 +139,9 @@ def assert_spiking(checkpoint):
     return state
 
 
-def test_transformer_recipe(python, corpus, language_model, tmp_path):
+def test_transformer_recipe(run, corpus, language_model):
     folder, pieces = language_model
-    text, out = run(python, TRANSFORMER, tmp_path, data_folder=corpus[0], pretrained_lm_tokenizer_path=folder, output_neurons=pieces)
+    text, out = run(TRANSFORMER, data_folder=corpus[0], pretrained_lm_tokenizer_path=folder, output_neurons=pieces)
     assert "Loading pretrained files for: lm, tokenizer" in text and "During parameter transfer" not in text
     assert_fitted(out)
     assert_evaluated(text, out, TRANSFORMER)
@@ -177,9 +151,9 @@ def test_transformer_recipe(python, corpus, language_model, tmp_path):
     assert_spiking(averaged)
 
 
-def test_ctc_recipe(python, corpus, tmp_path):
+def test_ctc_recipe(run, corpus):
     characters = {letter for utterance in manifest.read(corpus[1]) for letter in utterance.text}
-    text, out = run(python, CTC, tmp_path, data_folder=corpus[0], output_neurons=len(characters) + tokens.EOS + 1)
+    text, out = run(CTC, data_folder=corpus[0], output_neurons=len(characters) + tokens.EOS + 1)
     assert_fitted(out)
     assert_evaluated(text, out, CTC)
     first, second = (assert_spiking(checkpoint) for checkpoint in sorted((out / "save").glob("CKPT*")))
@@ -213,7 +187,7 @@ def test_a_yaml_that_needs_another_swap_is_not_taken(encoder, text):
         swap(text, encoder)
 
 
-def test_without_a_checkout_the_reason_is_said(monkeypatch, tmp_path):
+def test_without_a_checkout_the_reason_is_said(stock_checkout, monkeypatch, tmp_path):
     monkeypatch.delenv("SPEECHBRAIN_REPO", raising=False)
     with pytest.raises(pytest.skip.Exception, match="SPEECHBRAIN_REPO is not set"):
         stock_checkout()

@@ -1,9 +1,8 @@
 """``tools/bench.py``: no time before equality, what a run writes, counts and memory; seconds are asserted nowhere."""
 
-import importlib
 import json
 import re
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,14 @@ QUICK = ["multilevel", "--quick", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        return importlib.import_module("bench")
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
+def firing(benches):
+    """``tools/benches/multilevel.py``."""
+    return benches("multilevel")
 
 
 @pytest.fixture(scope="module")
-def written(bench, tmp_path_factory):
-    """The file of one quick run; nothing else is left."""
-    folder = tmp_path_factory.mktemp("bench")
-    assert bench.main([*QUICK, "--out", folder / "run.json"]) == 0
-    assert [path.name for path in folder.iterdir()] == ["run.json"]
-    return json.loads((folder / "run.json").read_text())
+def written(quick_run):
+    return quick_run("multilevel")
 
 
 @pytest.fixture
@@ -53,12 +45,12 @@ def test_a_run_says_where_and_how_it_was_made(written):
     assert str(ROOT) not in json.dumps(written) and len(written["load"]) == 2
 
 
-def test_every_timed_shape_was_compared_with_the_definition(bench, written):
+def test_every_timed_shape_was_compared_with_the_definition(firing, written):
     compared = {(tuple(row["shape"]), row["implementation"]) for row in written["sections"]["equality"]}
     timed = {tuple(row["shape"]) for row in written["sections"]["op"]}
-    timed |= {(size.batch, size.frames, width) for size in [bench.TINY] for width in (size.d_model, size.d_ffn)}
+    timed |= {(size.batch, size.frames, width) for size in [firing.TINY] for width in (size.d_model, size.d_ffn)}
     assert {shape for shape, _ in compared} == timed
-    assert {name for _, name in compared} == set(bench.implementations()[1:])
+    assert {name for _, name in compared} == set(firing.implementations()[1:])
     assert all(row["flipped, float64"] == 0 and row["largest error, float64"] <= 1e-9 for row in written["sections"]["equality"])
 
 
@@ -85,10 +77,10 @@ def test_the_spiking_encoder_keeps_less_than_its_twin(written):
     assert without_dropout[1]["saved_mib"] < without_dropout[0]["saved_mib"] < twin["saved_mib"]
 
 
-def test_the_breakdown_sums_up_and_only_the_spiking_encoder_has_neurons(bench, written):
+def test_the_breakdown_sums_up_and_only_the_spiking_encoder_has_neurons(firing, written):
     parts = written["sections"]["breakdown"]
     for row in parts:
-        assert sum(row[f"{kind} %"] for kind in [*bench.KINDS, "rest"]) == pytest.approx(100, abs=0.5)
+        assert sum(row[f"{kind} %"] for kind in [*firing.KINDS, "rest"]) == pytest.approx(100, abs=0.5)
         assert row["matmul %"] > 0 and row["norm %"] > 0 and row["attention softmax %"] > 0 and row["operations"] > 100
         assert (row["dropout"] > 0) <= (row["dropout %"] > 0) and (row["neuron %"] > 0) == (row["variant"] == "iml_spikeformer")
 
@@ -116,55 +108,70 @@ def _wrong_gradient(monkeypatch, module):
 
 @pytest.mark.parametrize("name", ["eager", "cpu"])
 @pytest.mark.parametrize("fault, message", [(_wrong_level, "spikes differ"), (_wrong_gradient, "beyond 1e-09: {'grad'")])
-def test_no_time_before_the_implementations_agree(bench, monkeypatch, capsys, tmp_path, name, fault, message):
+def test_no_time_before_the_implementations_agree(bench, measure, monkeypatch, capsys, tmp_path, name, fault, message):
     if name == "cpu" and native.why_not():
         pytest.skip(f"compiled kernel: {native.why_not()}")
     fault(monkeypatch, getattr(multilevel, name))
-    monkeypatch.setattr(bench, "take_turns", lambda *_: pytest.fail("a variant was timed"))
+    monkeypatch.setattr(measure, "take_turns", lambda *_: pytest.fail("a variant was timed"))
     assert bench.main([*QUICK, "--out", tmp_path / "run.json"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and list(tmp_path.iterdir()) == []
     assert f"no times: {name} is not the definition on (2, 20, 32) in float64" in printed.err and message in printed.err
 
 
-def test_variants_take_turns_after_a_warm_up(bench):
+def test_variants_take_turns_after_a_warm_up(measure):
     calls = []
-    seconds = bench.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    seconds = measure.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
     assert "".join(calls) == "ab" * 5 and {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
 
 
-def test_a_ratio_is_that_of_one_round(bench):
+def test_what_comes_before_a_variant_is_called_with_it_and_not_timed(measure):
+    calls = []
+    before = {"b": lambda: (calls.append("B"), time.sleep(0.05))}
+    seconds = measure.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, before)
+    assert "".join(calls) == "aBb" * 4 and min(seconds["b"]) < 0.05
+
+
+def test_a_ratio_is_that_of_one_round(measure):
     seconds = {"a": [1.0, 10.0, 100.0, 1.0, 1.0], "b": [2.0, 20.0, 200.0, 2.0, 9.0]}
-    assert bench.ratio(seconds, "b", "a") == {"median": 2.0, "low": 2.0, "high": 2.0}
-    assert bench.spread([3.0]) == {"median": 3.0, "low": 3.0, "high": 3.0}
+    assert measure.ratio(seconds, "b", "a") == {"median": 2.0, "low": 2.0, "high": 2.0}
+    assert measure.spread([3.0]) == {"median": 3.0, "low": 3.0, "high": 3.0}
 
 
-def test_saved_bytes_by_hand(bench):
+def test_saved_bytes_by_hand(measure):
     """A linear layer keeps its input and its weight, an exponential its result; the weight is a parameter, the rest float32."""
     layer, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
-    assert bench.saved_bytes(bench.Step(layer, lambda: layer(x).exp())) == 4 * (5 * 4 + 5 * 3)
-    assert bench.saved_bytes(bench.Step(layer, lambda: layer(x) + layer(x[:2]).sum())) == 4 * 5 * 4
+    assert measure.saved_bytes(measure.Step(layer, lambda: layer(x).exp())) == 4 * (5 * 4 + 5 * 3)
+    assert measure.saved_bytes(measure.Step(layer, lambda: layer(x) + layer(x[:2]).sum())) == 4 * 5 * 4
 
 
-def test_a_large_parent_does_not_show_in_the_size_of_its_child(bench):
+def test_a_large_parent_does_not_show_in_the_size_of_its_child(firing, measure):
     ballast = torch.ones(2**28)  # 1 GiB, which ru_maxrss would hand on
-    found = bench.resident_of(bench.Task(bench.TINY))
-    assert bench.peak_resident() >= ballast.nbytes
-    assert 0 <= found["step_mib"] < 16 and found["peak_mib"] < bench.peak_resident() / bench.MIB - 256
+    found = firing.resident_of(firing.Task(firing.TINY))
+    assert measure.peak_resident() >= ballast.nbytes
+    assert 0 <= found["step_mib"] < 16 and found["peak_mib"] < measure.peak_resident() / measure.MIB - 256
 
 
-def test_a_process_that_measures_and_fails_is_named(bench):
+def test_a_process_that_measures_and_fails_is_named(bench, firing):
     with pytest.raises(bench.BenchError, match="neuron='lstm'.*ended with 1.*choose one of imls"):
-        bench.resident_of(bench.Task(bench.TINY, neuron="lstm"))
+        firing.resident_of(firing.Task(firing.TINY, neuron="lstm"))
 
 
-def test_the_breakdown_follows_a_gradient_to_what_it_is_the_derivative_of(bench):
+def test_the_breakdown_follows_a_gradient_to_what_it_is_the_derivative_of(firing, measure):
     module = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.5))
     x = torch.randn(64, 64, requires_grad=True)
-    found = bench.breakdown(bench.Step(module, lambda: module(x)))
+    found = firing.breakdown(measure.Step(module, lambda: module(x)))
     assert found["dropout %"] > 0 and found["matmul %"] == found["norm %"] == found["neuron %"] == 0
-    squared = bench.breakdown(bench.Step(module, lambda: x * x))
+    squared = firing.breakdown(measure.Step(module, lambda: x * x))
     assert squared["dropout %"] == 0 and squared["rest %"] == 100
+
+
+def test_names_in_profiles_are_taken_back(measure):
+    module = torch.nn.Linear(2, 2)
+    with measure.named([(module, "forward", "mine"), (torch.nn.functional, "linear", lambda x, *_: f"linear {len(x)}")]):
+        spent, _ = measure.profiled(lambda: module(torch.ones(3, 2)), {"outer": "^mine$", "inner": "^linear 3$"}, 1)
+        assert spent["outer"] > 0 and spent["inner"] > 0
+    assert "forward" not in vars(module) and torch.nn.functional.linear is torch._C._nn.linear
 
 
 GROWING = {"imls": (1.0, 1.0, 1.04), "lif_multistep": (4.0, 6.0, 8.0)}
@@ -180,11 +187,11 @@ GROWING = {"imls": (1.0, 1.0, 1.04), "lif_multistep": (4.0, 6.0, 8.0)}
         (GROWING, GROWING | {"lif_multistep": (2.0, 2.4, 2.9)}, ["iterative firing to IMLS"]),
     ],
 )
-def test_each_bar_can_fail(bench, time, memory, failed):
+def test_each_bar_can_fail(firing, time, memory, failed):
     times, saved = (
         {f"{neuron} T={t}": v for neuron, values in table.items() for t, v in zip((4, 6, 8), values)} for table in (time, memory)
     )
-    verdicts = bench._levels_verdicts(times, saved, judged=True)
+    verdicts = firing._levels_verdicts(times, saved, judged=True)
     assert len(verdicts) == 5 and {row["verdict"] for row in verdicts} <= {"PASS", "FAIL"}
     found = [row["what"] for row in verdicts if row["verdict"] == "FAIL"]
     assert [what.startswith(name) for what, name in zip(found, failed)] == [True] * len(failed) and len(found) == len(failed)
@@ -197,7 +204,7 @@ def _one_row(verdict):
 
 @pytest.mark.parametrize("verdict, status", [("PASS", 0), ("not judged", 0), ("FAIL", 1)])
 def test_a_run_is_kept_with_its_table_and_a_missed_bar_is_the_exit_status(bench, folder, monkeypatch, capsys, verdict, status):
-    monkeypatch.setitem(bench.BENCHES, "multilevel", _one_row(verdict))
+    monkeypatch.setattr(bench.BENCHES["multilevel"], "bench", _one_row(verdict))
     assert bench.main(["multilevel"]) == status
     (kept,) = folder.glob("*.json")
     assert re.fullmatch(r"multilevel-[a-z0-9-]+-\d+-threads\.json", kept.name)
@@ -208,7 +215,7 @@ def test_a_run_is_kept_with_its_table_and_a_missed_bar_is_the_exit_status(bench,
 
 
 def test_a_quick_run_keeps_no_file(bench, folder, monkeypatch):
-    monkeypatch.setitem(bench.BENCHES, "multilevel", _one_row("PASS"))
+    monkeypatch.setattr(bench.BENCHES["multilevel"], "bench", _one_row("PASS"))
     assert bench.main(["multilevel", "--quick"]) == 0 and list(folder.iterdir()) == []
 
 
@@ -229,7 +236,7 @@ def test_the_table_in_the_repository_is_made_from_its_files(bench):
 
 def test_threads_are_set_for_the_run_alone(bench, monkeypatch, tmp_path):
     before, seen = torch.get_num_threads(), []
-    monkeypatch.setitem(bench.BENCHES, "multilevel", lambda plan: (seen.append(torch.get_num_threads()), ({}, []))[1])
+    monkeypatch.setattr(bench.BENCHES["multilevel"], "bench", lambda plan: (seen.append(torch.get_num_threads()), ({}, []))[1])
     assert bench.main(["multilevel", "--threads", str(before + 1), "--out", tmp_path / "x.json"]) == 0
     assert seen == [before + 1] and torch.get_num_threads() == before
     with pytest.raises(SystemExit):

@@ -34,7 +34,7 @@ class Moments(NamedTuple):
 def moments(x, counts, implementation=None):
     """The :class:`Moments` of ``x`` (B, L, C) over the valid frames of all processes; no gradient."""
     total = torch.cat([fast(x, implementation).sums(x, x, counts).flatten(), counts.sum().double().view(1)])
-    total, frames = _joined(total)[:-1].view(2, -1), total[-1]
+    total, frames = _joined(total)[:-1].view(2, -1), total[-1].clone()  # a clone: a view would keep the whole vector alive
     mean = total[0] / frames
     return Moments(mean, (total[1] / frames - mean**2).clamp(min=0), frames)
 

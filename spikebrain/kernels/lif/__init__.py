@@ -1,8 +1,9 @@
 """The op of leaky integrate-and-fire neurons: membranes that add up their input over frames and fire where they reach a threshold.
 
 ``reference`` is the definition, ``eager`` runs it anywhere, ``cpu`` is compiled, ``triton`` runs on GPUs. For the backward
-pass the op keeps its input, not its membranes, and computes these again where they fit into a cache: of the two this was
-measured to be the faster one, and where a normalisation comes before the neurons it has kept that input already.
+pass ``cpu`` keeps its membranes, which is as much memory as its input and was measured to be faster than to compute them again.
+Behind an affine map or a normalisation (``normed``), whose input has to be kept anyway, it keeps that alone and computes the
+membranes again where they fit into a cache; so do the other two.
 """
 
 from typing import NamedTuple
@@ -47,11 +48,12 @@ def _affine(scale, shift):
     return None if scale is None else Affine(scale, shift)
 
 
-def _gradients(grad, grad_end, inputs, options, wanted, implementation):
+def _gradients(grad, grad_end, inputs, options, wanted, implementation, membranes=None):
     """Derivatives by x, scale, shift, decay and start; None for those that are not wanted (bits 1: affine, 2: decay)."""
     x, scale, shift, decay, start, gain, counts = inputs
     kept = (x, _affine(scale, shift), decay, start, gain, counts)
-    dx, grad_start, sums = fast(x, implementation).backward(grad, grad_end, kept, scale, options, wanted)
+    more = () if membranes is None else (membranes,)
+    dx, grad_start, sums = fast(x, implementation).backward(grad, grad_end, kept, scale, options, wanted, *more)
     by_shift, by_scale, by_decay = (None,) * 3 if sums is None else sums.sum(1, dtype=torch.float64).to(x.dtype)
     return dx, by_scale if wanted & 1 else None, by_shift if wanted & 1 else None, by_decay if wanted & 2 else None, grad_start
 
@@ -61,8 +63,12 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, scale, shift, decay, start, gain, counts, options, implementation):
-        y, code, end = fast(x, implementation).forward(x, _affine(scale, shift), decay, start, gain, counts, options)
-        ctx.save_for_backward(x, scale, shift, decay, start, gain, counts)
+        run = fast(x, implementation)
+        # What is kept, in place of x.
+        kept = (torch.empty_like(x, memory_format=torch.contiguous_format),) if run is cpu and scale is None else ()
+        y, code, end = run.forward(x, _affine(scale, shift), decay, start, gain, counts, options, *kept)
+        ctx.save_for_backward(*(kept or (x,)), scale, shift, decay, start, gain, counts)
+        ctx.membranes = bool(kept)
         ctx.options, ctx.implementation = options, implementation
         ctx.mark_non_differentiable(code)
         ctx.set_materialize_grads(False)
@@ -73,7 +79,8 @@ class _Fire(torch.autograd.Function):
         inputs = ctx.saved_tensors  # once: under activation checkpointing they may be asked for no second time
         wanted = int(any(ctx.needs_input_grad[1:3])) + 2 * int(ctx.needs_input_grad[3])
         grad = torch.zeros_like(inputs[0]) if grad is None else grad
-        return *_gradients(grad, grad_end, inputs, ctx.options, wanted, ctx.implementation), None, None, None, None
+        kept = inputs[0] if ctx.membranes else None
+        return *_gradients(grad, grad_end, inputs, ctx.options, wanted, ctx.implementation, kept), None, None, None, None
 
 
 # The same op for torch.compile, which cannot look into C: registered with what a tracer needs to know.
@@ -125,12 +132,23 @@ def _keep(ctx, inputs, output):
 
 
 def _back(ctx, grad, _, grad_end):
-    scale = ctx.saved_tensors[1]
-    dx, by_scale, by_shift, by_decay, by_start = _gradient_op(grad, grad_end, *ctx.saved_tensors, ctx.numbers)
-    return dx, None if scale is None else by_scale, None if scale is None else by_shift, by_decay, by_start, None, None, None
+    inputs = ctx.saved_tensors
+    dx, *by_affine, by_decay, by_start = _gradient_op(grad, grad_end, *inputs, ctx.numbers)
+    by_affine = (None, None) if inputs[1] is None else by_affine
+    return dx, *by_affine, by_decay, by_start, None, None, None
 
 
 _fire_op.register_autograd(_back, setup_context=_keep)
+
+
+def _check(x, decay, start, counts):
+    """Refuses what C would read past."""
+    batch, _, channels = x.shape
+    for name, tensor, shape in (("decay", decay, (channels,)), ("start", start, (batch, channels)), ("counts", counts, (batch,))):
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, x {tuple(x.shape)} needs {shape}")
+    if counts.dtype != torch.int64:
+        raise ValueError(f"counts are {counts.dtype}: pass int64")
 
 
 def fire(x, affine, decay, start, gain, counts, options, implementation=None):
@@ -159,7 +177,13 @@ def fire(x, affine, decay, start, gain, counts, options, implementation=None):
     y : Tensor (B, L, C), spikes times gain in x's dtype, with gradient
     code : Tensor (B, L, C), uint8, spikes 0 or 1
     end : Tensor (B, C), membranes after each utterance's last frame, with gradient
+
+    Raises
+    ------
+    ValueError
+        A tensor of another shape, or counts that are not int64.
     """
+    _check(x, decay, start, counts)
     if implementation == "reference":
         return reference.fire(x, affine, decay, start, gain, counts, options)
     scale, shift = (None, None) if affine is None else affine

@@ -12,6 +12,7 @@
 #include <string.h>
 #define CHUNK 64
 #define GRAIN 32768 /* elements below which a second thread costs more than it brings */
+#define AHEAD 8 /* frames */
 #define PI 3.14159265358979323846
 
 #define JOIN_(a, b) a##_##b
@@ -65,9 +66,10 @@ static inline void NAME(charge)(const REAL *restrict x, const REAL *restrict sca
             v[c] = h[c] >= threshold ? 0 : h[c];
 }
 
-/* gain (batch, channels) is what a spike is worth in y, 1 where NULL. */
+/* gain (batch, channels) is what a spike is worth in y, 1 where NULL; membranes, code may be NULL. */
 void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay, const REAL *start, const REAL *gain,
-               const int64_t *counts, int64_t batch, int64_t frames, int64_t channels, double threshold_, int64_t soft, REAL *y, uint8_t *code, REAL *end)
+               const int64_t *counts, int64_t batch, int64_t frames, int64_t channels, double threshold_, int64_t soft, REAL *membranes,
+               REAL *y, uint8_t *code, REAL *end)
 {
     const REAL threshold = threshold_;
     const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
@@ -88,6 +90,8 @@ void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *
                 continue;
             }
             NAME(charge)(x + at, scale ? scale + first : 0, shift ? shift + first : 0, decay + first, threshold, soft, n, v, h);
+            if (membranes)
+                memcpy(membranes + at, h, n * sizeof(REAL));
             REAL *restrict yt = y + at;
             for (int64_t c = 0; c < n; c++)
                 yt[c] = h[c] >= threshold ? one[c] : 0;
@@ -101,69 +105,63 @@ void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *
     }
 }
 
-/* Surrogate derivatives k of n membranes h, in the order of surrogate.py. */
-static inline void NAME(derivative)(int64_t surrogate, const REAL *restrict h, REAL threshold, REAL alpha, int64_t n, REAL *restrict k)
+/* alpha s (1 - s), s the logistic function of alpha x. */
+static inline REAL NAME(sigmoid)(REAL x, REAL alpha)
 {
-    const REAL slope = PI / 2 * alpha, half = alpha / 2;
+    REAL s = 1 / (1 + EXP(-alpha * x));
+    return alpha * s * (1 - s);
+}
+
+/* One frame back, for K the surrogate derivative at a membrane H: g comes in as the derivative by the membrane after the reset
+ * and goes out as that by the one before it. The conditions do not change inside the loop, which is copied for each of them. */
+#define DISCHARGE(K)                                                                                                                       \
+    for (int64_t c = 0; c < n; c++) {                                                                                                      \
+        const REAL H = h[c], D = H - threshold, k = K;                                                                                     \
+        REAL carried = soft ? g[c] : H >= threshold ? 0 : g[c];                                                                            \
+        if (!detach)                                                                                                                       \
+            carried -= g[c] * (soft ? threshold : H) * k;                                                                                  \
+        g[c] = grad[c] * one[c] * k + carried;                                                                                             \
+    }                                                                                                                                      \
+    break;
+
+/* In the order of surrogate.py. */
+static inline void NAME(discharge)(int64_t surrogate, const REAL *restrict grad, const REAL *restrict one, const REAL *restrict h,
+                                   REAL threshold, REAL alpha, int soft, int detach, int64_t n, REAL *restrict g)
+{
+    const REAL slope = PI / 2 * alpha, half = alpha / 2, width = 1 / (2 * alpha);
     switch (surrogate) {
     case 0:
-        for (int64_t c = 0; c < n; c++) {
-            REAL x = slope * (h[c] - threshold);
-            k[c] = half / (1 + x * x);
-        }
-        break;
+        DISCHARGE(half / (1 + (slope * D) * (slope * D)))
     case 1:
-        for (int64_t c = 0; c < n; c++) {
-            REAL s = 1 / (1 + EXP(-alpha * (h[c] - threshold)));
-            k[c] = alpha * s * (1 - s);
-        }
-        break;
+        DISCHARGE(NAME(sigmoid)(D, alpha))
     case 2:
-        for (int64_t c = 0; c < n; c++) {
-            REAL x = 1 + alpha * ABS(h[c] - threshold);
-            k[c] = 1 / (x * x);
-        }
-        break;
+        DISCHARGE(1 / ((1 + alpha * ABS(D)) * (1 + alpha * ABS(D))))
     case 3:
-        for (int64_t c = 0; c < n; c++) {
-            REAL x = 1 - alpha * ABS(h[c] - threshold);
-            k[c] = x > 0 ? alpha * x : 0;
-        }
-        break;
+        DISCHARGE((1 - alpha * ABS(D) > 0 ? alpha * (1 - alpha * ABS(D)) : 0))
     case 4:
-        for (int64_t c = 0; c < n; c++)
-            k[c] = ABS(h[c] - threshold) <= 1 / (2 * alpha) ? alpha : 0;
-        break;
+        DISCHARGE((ABS(D) <= width ? alpha : 0))
     default:
-        for (int64_t c = 0; c < n; c++)
-            k[c] = 1;
+        DISCHARGE(1)
     }
 }
 
-/* One frame back: g comes in as the derivative by the membrane after the reset, goes out as that by the one before it. */
-static inline void NAME(discharge)(const REAL *restrict grad, const REAL *restrict one, const REAL *restrict h, const REAL *restrict k,
-                                   REAL threshold, int soft, int detach, int64_t n, REAL *restrict g)
+/* Memory that the next but few frames will ask for: rows lie too far apart for the processor to guess it. */
+static inline void NAME(fetch)(const REAL *row, int64_t n, int write)
 {
-    if (detach && !soft)
-        for (int64_t c = 0; c < n; c++)
-            g[c] = grad[c] * one[c] * k[c] + (h[c] >= threshold ? 0 : g[c]);
-    else if (detach)
-        for (int64_t c = 0; c < n; c++)
-            g[c] = grad[c] * one[c] * k[c] + g[c];
-    else if (!soft)
-        for (int64_t c = 0; c < n; c++)
-            g[c] = grad[c] * one[c] * k[c] + (h[c] >= threshold ? 0 : g[c]) - g[c] * h[c] * k[c];
-    else
-        for (int64_t c = 0; c < n; c++)
-            g[c] = grad[c] * one[c] * k[c] + g[c] - g[c] * threshold * k[c];
+    for (int64_t c = 0; c < n; c += 64 / sizeof(REAL))
+        if (write)
+            __builtin_prefetch(row + c, 1);
+        else
+            __builtin_prefetch(row + c, 0);
 }
 
-/* dx = factor * derivative by the charge (factor 1 where NULL). sums (3, batch, channels), where wanted: over an utterance's
- * frames, of the derivative, of derivative * x (bit 0 of wanted) and of derivative * previous membrane (bit 1). */
-void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay,
-                        const REAL *start, const REAL *gain, const REAL *factor, const int64_t *counts, int64_t batch, int64_t frames, int64_t channels,
-                        double threshold_, int64_t soft, int64_t detach, int64_t surrogate, double alpha, int64_t wanted, REAL *dx,
-                        REAL *grad_start, REAL *sums)
+/* dx = factor * derivative by the charge (factor 1 where NULL). membranes (batch, frames, channels) are those of the way there, or NULL:
+ * they are then computed again. sums (3, batch, channels), where wanted: over an utterance's frames, of the derivative, of derivative * x
+ * (bit 0 of wanted) and of derivative * previous membrane (bit 1). x is not read where membranes are there and bit 0 is not set. */
+void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *membranes, const REAL *x, const REAL *scale, const REAL *shift,
+                        const REAL *decay, const REAL *start, const REAL *gain, const REAL *factor, const int64_t *counts, int64_t batch,
+                        int64_t frames, int64_t channels, double threshold_, int64_t soft, int64_t detach, int64_t surrogate, double alpha,
+                        int64_t wanted, REAL *dx, REAL *grad_start, REAL *sums)
 {
     const REAL threshold = threshold_;
     const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
@@ -172,44 +170,58 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, c
         const int64_t b = job / chunks, first = job % chunks * CHUNK;
         const int64_t n = channels - first < CHUNK ? channels - first : CHUNK;
         const int64_t place = b * channels + first, base = b * frames * channels + first;
-        REAL v[CHUNK], g[CHUNK], k[CHUNK], one[CHUNK], total[CHUNK] = {0}, by_x[CHUNK] = {0}, by_v[CHUNK] = {0};
-        REAL *membranes = scratch(frames * CHUNK * sizeof(REAL));
+        const int64_t last = (counts[b] < frames ? counts[b] : frames) - 1;
+        const int64_t step = membranes ? channels : CHUNK; /* from a frame's membranes to the next one's */
+        REAL v[CHUNK], g[CHUNK], one[CHUNK], total[CHUNK] = {0}, by_x[CHUNK] = {0}, by_v[CHUNK] = {0};
+        REAL *again = membranes ? 0 : scratch(frames * CHUNK * sizeof(REAL));
+        const REAL *kept = membranes ? membranes + base : again;
         for (int64_t c = 0; c < n; c++)
             one[c] = gain ? gain[place + c] : 1;
         memcpy(v, start + place, n * sizeof(REAL));
-        for (int64_t t = 0; t < counts[b]; t++)
+        for (int64_t t = 0; again && t <= last; t++) {
+            if (t + AHEAD <= last)
+                NAME(fetch)(x + base + (t + AHEAD) * channels, n, 0);
             NAME(charge)(x + base + t * channels, scale ? scale + first : 0, shift ? shift + first : 0, decay + first, threshold, soft, n,
-                         v, membranes + t * CHUNK);
-        for (int64_t t = counts[b]; t < frames; t++)
+                         v, again + t * CHUNK);
+        }
+        for (int64_t t = last + 1; t < frames; t++)
             memset(dx + base + t * channels, 0, n * sizeof(REAL));
         if (grad_end)
             memcpy(g, grad_end + place, n * sizeof(REAL));
         else
             memset(g, 0, sizeof g);
-        for (int64_t t = counts[b] - 1; t >= 0; t--) {
-            const REAL *restrict h = membranes + t * CHUNK, *restrict xt = x + base + t * channels;
+        for (int64_t t = last; t >= 0; t--) {
+            const REAL *restrict h = kept + t * step, *restrict xt = x + base + t * channels;
             REAL *restrict dxt = dx + base + t * channels;
-            NAME(derivative)(surrogate, h, threshold, alpha, n, k);
-            NAME(discharge)(grad + base + t * channels, one, h, k, threshold, soft, detach, n, g);
-            if (factor)
-                for (int64_t c = 0; c < n; c++)
-                    dxt[c] = g[c] * factor[first + c];
-            else
-                memcpy(dxt, g, n * sizeof(REAL));
+            if (t >= AHEAD) {
+                NAME(fetch)(grad + base + (t - AHEAD) * channels, n, 0);
+                NAME(fetch)(dxt - AHEAD * channels, n, 1);
+                if (membranes)
+                    NAME(fetch)(h - AHEAD * channels, n, 0);
+            }
+            NAME(discharge)(surrogate, grad + base + t * channels, one, h, threshold, alpha, soft, detach, n, g);
             if (wanted & 1)
                 for (int64_t c = 0; c < n; c++) {
                     total[c] += g[c];
                     by_x[c] += g[c] * xt[c];
                 }
             if (wanted & 2) {
-                const REAL *restrict before = t ? h - CHUNK : start + place;
+                const REAL *restrict before = t ? h - step : start + place;
                 for (int64_t c = 0; c < n; c++) {
                     REAL left = t && before[c] >= threshold ? (soft ? before[c] - threshold : 0) : before[c];
                     by_v[c] += g[c] * left;
                 }
             }
-            for (int64_t c = 0; c < n; c++)
-                g[c] *= decay[first + c];
+            if (factor)
+                for (int64_t c = 0; c < n; c++) {
+                    dxt[c] = g[c] * factor[first + c];
+                    g[c] *= decay[first + c];
+                }
+            else
+                for (int64_t c = 0; c < n; c++) {
+                    dxt[c] = g[c];
+                    g[c] *= decay[first + c];
+                }
         }
         memcpy(grad_start + place, g, n * sizeof(REAL));
         if (wanted) {
@@ -220,4 +232,5 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, c
     }
 }
 
+#undef DISCHARGE
 #endif

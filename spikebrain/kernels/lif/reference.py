@@ -32,8 +32,8 @@ def fire(x, affine, decay, start, gain, counts, options):
     """See :func:`spikebrain.kernels.lif.fire`."""
     charge = x if affine is None else x * affine.scale + affine.shift
     v, spikes = start, []
-    for t, valid in enumerate(frames.valid(counts, x).t().unsqueeze(-1)):
-        h = decay * v + charge[:, t]
+    for current, valid in zip(charge.unbind(1), frames.valid(counts, x).t().unsqueeze(-1), strict=True):
+        h = decay * v + current
         s = _Heaviside.apply(h - options.threshold, options.surrogate, options.alpha)
         reset = s.detach() if options.detach else s
         v = torch.where(valid, h - options.threshold * reset if options.soft else h * (1 - reset), v)

@@ -68,7 +68,7 @@ def _fire_op(
 
 @_fire_op.register_fake
 def _(x, top, gain, counts, row, numbers):
-    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8)
 
 
 @torch.library.custom_op("spikebrain::multilevel_fire_backward", mutates_args=())
@@ -80,7 +80,7 @@ def _gradient_op(
 
 @_gradient_op.register_fake
 def _(grad, code, top, gain, row, numbers):
-    return torch.empty_like(grad)
+    return grad.new_empty(grad.shape)
 
 
 def _keep(ctx, inputs, output):

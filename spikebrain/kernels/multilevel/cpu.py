@@ -14,7 +14,7 @@ def channel_max(x, counts):
     x = x.contiguous()
     top = x.new_empty(x.shape[-1])
     row = torch.empty(x.shape[-1], dtype=torch.long)
-    native.call(SOURCE, "channel_max", x.dtype, x, counts, *x.shape, top, row)
+    native.call(SOURCE, "channel_max", x.dtype, *native.dense(x, counts), *x.shape, top, row)
     return top, row
 
 
@@ -23,7 +23,7 @@ def forward(x, top, gain, counts, options):
     x = x.contiguous()
     y, code = torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
     settings = (options.levels, float(options.ratio), float(options.offset))
-    native.call(SOURCE, "fire", x.dtype, x, top, gain, counts, *x.shape, *settings, y, code)
+    native.call(SOURCE, "fire", x.dtype, *native.dense(x, top, gain, counts), *x.shape, *settings, y, code)
     return y, code
 
 
@@ -32,7 +32,7 @@ def backward(grad, code, slope, options):
     grad = grad.contiguous()
     dx, through = torch.empty_like(grad), torch.empty(grad.shape[-1], dtype=torch.float64)
     sizes = code.numel() // code.shape[-1], code.shape[-1], options.levels
-    native.call(SOURCE, "fire_backward", grad.dtype, grad, code, slope, *sizes, float(options.offset), dx, through)
+    native.call(SOURCE, "fire_backward", grad.dtype, *native.dense(grad, code, slope), *sizes, float(options.offset), dx, through)
     return dx, through
 
 
