@@ -9,13 +9,15 @@
     results["energy"] = energy.report(counter, energy.architecture(brain.modules))
     plots.firing_rates(counter.rates())                # {layer: Tensor (C,)}
 
-A twin run does the same; nothing is told, so its energy is the analytic count alone.
+A twin run does the same; nothing is told, so its energy is the analytic count alone. Networks that no formula counts, such as
+classifiers, are reported by ``energy.report_told``, from what their layers told alone.
 """
 
 from spikebrain.energy.analytic import Architecture, Conv, architecture, macs
 from spikebrain.energy.count import Counter
 from spikebrain.energy.prices import HOROWITZ_FP32, HOROWITZ_INT8, TABLES, Prices
 from spikebrain.energy.report import SCOPES, report
+from spikebrain.energy.told import report_told
 
 __all__ = [
     "Architecture",
@@ -29,4 +31,5 @@ __all__ = [
     "architecture",
     "macs",
     "report",
+    "report_told",
 ]

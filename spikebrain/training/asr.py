@@ -7,9 +7,7 @@ is cheap; the final evaluation averages the best checkpoints and searches with b
 """
 
 import hashlib
-import math
 import os
-import time
 from dataclasses import dataclass, fields
 
 import speechbrain as sb
@@ -21,14 +19,15 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.metric_stats import ErrorRateStats
 from speechbrain.utils.repro import SaveableGenerator
 
+from spikebrain import energy
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
 from spikebrain.data.manifest import write_atomic
 from spikebrain.data.pipelines import AsrDataOptions, asr_data
 from spikebrain.data.preparation import skipped_csv
 from spikebrain.training import checkpoints, hooks, keys, results
+from spikebrain.training.brain import TaskBrain
 from spikebrain.training.history import History
-from spikebrain.training.sharding import sharded_loader
 
 logger = get_logger(__name__)
 
@@ -85,20 +84,17 @@ class Output:
     lengths: torch.Tensor
 
 
-class ASR(sb.Brain):
+class ASR(TaskBrain):
     """Trains and evaluates; see the module for the loss. Made by :func:`build`, which sets the attributes below.
 
-    parts : dict, the modules that are used, as they are
     tokenizer : SentencePieceProcessor
     searcher : what :func:`beam_search` gives
-    history : History, a recoverable
-    fits : numbers that a checkpoint must have to fit this run
-    tracked : what chooses checkpoints, lowest first
+    averaged : epochs whose weights were averaged for evaluation
     """
 
-    tokenizer = searcher = history = None
-    parts = fits = {}
-    tracked = "valid_WER"
+    tokenizer = searcher = None
+    averaged = ()
+    repair = "set {name} (and tokenizer_file) as in that run"
 
     def compute_forward(self, batch, stage):
         """Padded batch -> Output."""
@@ -133,10 +129,6 @@ class ASR(sb.Brain):
         weight = self.hparams.ctc_weight
         return losses["ctc"] * weight + losses.get("attention", 0.0) * (1 - weight)
 
-    def part(self, name):
-        """A module: in training as it is wrapped for several processes or compiled, else as it is, so that no new shape compiles again."""
-        return self.modules[name] if self.modules.training else self.parts[name]
-
     def score(self, output, batch, stage):
         """Decodes a batch and counts its word errors."""
         search = self.search if stage == sb.Stage.TEST else self.greedy
@@ -163,90 +155,37 @@ class ASR(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Fresh counts."""
-        self.began = time.monotonic()
+        super().on_stage_start(stage, epoch)
         self.errors = ErrorRateStats()
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Keeps the training loss; after validation, logs the epoch and saves."""
-        if stage == sb.Stage.TRAIN:
-            self.train_stats = {"loss": stage_loss, "seconds": time.monotonic() - self.began}
-            if not self.hparams.dev_splits:
-                self.end_epoch(epoch, {})
-        elif stage == sb.Stage.VALID:
-            self.end_epoch(epoch, {"loss": stage_loss, "WER": self.errors.summarize("error_rate")})
-
-    def end_epoch(self, epoch, valid):
-        """Logs an epoch's numbers and saves a checkpoint."""
-        rate = self.optimizer.param_groups[0]["lr"]
-        numbers = {"train_loss": self.train_stats["loss"], **{f"valid_{name}": value for name, value in valid.items()}}
-        self.history.add(epoch=epoch, lr=rate, seconds=self.train_stats["seconds"], updates=self.optimizer_step, **numbers)
-        self.checkpointer.save_checkpoint(meta={"epoch": epoch, **numbers, **self.fits})
-        self.checkpointer.keep(self.hparams.avg_checkpoints, self.tracked)
-        if if_main_process():
-            self.history.write()
-        for log in (self.hparams.train_logger, *self.hparams.extra_loggers):  # on all processes: loggers meet in a broadcast
-            log.log_stats({"epoch": epoch, "lr": rate}, train_stats={"loss": self.train_stats["loss"]}, valid_stats=valid or None)
-
-    def make_dataloader(self, dataset, stage, ckpt_prefix="dataloader-", **options):
-        """As the host's, but dynamic batches are shared out anew each epoch, and a schedule hears how long training is."""
-        train = stage == sb.Stage.TRAIN
-        if train and self.distributed_launch and "batch_sampler" in options:
-            loader = sharded_loader(self, dataset, options)
-        else:
-            loader = super().make_dataloader(dataset, stage, ckpt_prefix, **options)
-        if train and hasattr(self.hparams.schedule, "plan"):
-            self.hparams.schedule.plan(len(loader) // self.grad_accumulation_factor * self.hparams.epoch_counter.limit)
-        return loader
-
-    def on_fit_start(self):
-        """As the host's, after making sure that the last checkpoint fits the tokenizer."""
-        self.check_fit()
-        super().on_fit_start()
-
-    def check_fit(self):
-        """Refuses checkpoints that were trained with another tokenizer.
-
-        Raises
-        ------
-        CheckpointError
-            Both numbers and the repair.
-        """
-        for checkpoint in self.checkpointer.list_checkpoints():
-            for name, ours in self.fits.items():
-                theirs = checkpoint.meta.get(name, ours)
-                if theirs != ours:
-                    raise checkpoints.CheckpointError(
-                        f"{checkpoint.path}: was trained with {name} {theirs}, this run has {name} {ours}: "
-                        f"set {name} (and tokenizer_file) as in that run, or start anew in another output_folder"
-                    )
-
-    def optimizers_step(self):
-        """One update: the schedule sets this update's rate, and the norm of *all* gradients is clipped.
-
-        The host applies schedules after the update, so that its first one is not warmed up, and clips the
-        first parameter group only.
-        """
-        self.hparams.schedule(self.optimizer)
-        self.scaler.unscale_(self.optimizer)
-        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.modules.parameters(), limit)
-        if torch.isfinite(norm) or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-        else:
-            logger.warning(f"Gradient norm is {norm}: update {self.optimizer_step + 1} is left out")
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
+    def validated(self, stage_loss):
+        """Loss and word error rate."""
+        return {"loss": stage_loss, "WER": self.errors.summarize("error_rate")}
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Loads the mean of the weights of the ``avg_checkpoints`` best checkpoints; all other modules from the best one."""
         self.check_fit()
-        best = self.checkpointer.find_checkpoints(min_key=self.tracked, max_num_checkpoints=self.hparams.avg_checkpoints)
-        if not best:
-            raise checkpoints.CheckpointError(f"{self.checkpointer.checkpoints_dir}: holds 0 checkpoints to evaluate: train first")
+        best = self.best_checkpoints()
         self.checkpointer.load_modules(best[0], but=["model"])
         self.checkpointer.recoverables["model"].load_state_dict(checkpoints.average(best, "model", self.device))
         self.averaged = [checkpoint.meta["epoch"] for checkpoint in best]
+
+    @property
+    def encoder(self):
+        """The module that is listened to."""
+        return self.parts["Transformer"].encoder
+
+    def hear(self, batch):
+        """Encodes a batch: frames before subsampling, and steps of the decoder, of each utterance."""
+        x, lengths = self.features(*batch.sig)
+        self.parts["Transformer"].encode(*self.parts["frontend"](x, lengths))
+        tokens, token_lengths = batch.tokens
+        steps = frames.absolute(token_lengths, tokens) + 1 if self.joint else torch.zeros(len(tokens))
+        return frames.absolute(lengths, x), steps
+
+    def cost(self, counter):
+        """The energy report of what ``counter`` heard."""
+        return energy.report(counter, energy.architecture(self.parts))
 
 
 def train(hparams, run_opts, prepared):
@@ -275,7 +214,7 @@ def train(hparams, run_opts, prepared):
         "metrics": metrics,
         "parameters": results.parameters(brain.parts),
         "epochs": hparams["epoch_counter"].current,
-        "averaged_epochs": getattr(brain, "averaged", []),
+        "averaged_epochs": list(brain.averaged),
         "epoch_seconds": [row["seconds"] for row in brain.history.rows],
         "hardware": results.hardware(brain.device),
     }
@@ -349,7 +288,8 @@ def build(hparams, run_opts, data):
     brain.searcher = beam_search(hparams)
     brain.train_sampler = data.train_sampler
     brain.history = History(os.path.join(hparams["output_folder"], "history.jsonl"))
-    brain.tracked = "valid_WER" if data.valid is not None else "train_loss"
+    brain.tracked = ("valid_WER" if data.valid is not None else "train_loss", "epoch")
+    brain.kept = hparams["avg_checkpoints"]
     digest = hashlib.sha256(data.tokenizer.serialized_model_proto()).hexdigest()[:16]
     brain.fits = {"output_neurons": hparams["output_neurons"], "vocabulary": len(data.tokenizer), "tokenizer": digest}
     brain.checkpointer.add_recoverable("history", brain.history)

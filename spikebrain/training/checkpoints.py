@@ -45,10 +45,26 @@ class Checkpointer(host.Checkpointer):
             raise CheckpointError(self._complaint(error)) from error
         return self._finish(partial, verbosity)
 
-    def keep(self, number, min_key):
-        """Deletes all checkpoints but the newest and the ``number`` with the lowest ``min_key`` in their meta data."""
+    def keep(self, number, min_keys):
+        """Deletes all checkpoints but the newest and the ``number`` best; see :meth:`best`."""
         newest = self.find_checkpoint()
-        self.delete_checkpoints(num_to_keep=number, min_keys=[min_key], importance_keys=[], ckpt_predicate=lambda c: c.path != newest.path)
+        order, known = _order(min_keys)
+        self.delete_checkpoints(
+            num_to_keep=number, importance_keys=[order], ckpt_predicate=lambda c: known(c) and c.path != newest.path
+        )  # fmt: skip
+
+    def best(self, number, min_keys):
+        """The ``number`` best checkpoints, best first.
+
+        Arguments
+        ---------
+        number : int
+        min_keys : str or tuple of str
+            Names in the meta data; the lowest first is best, of equal ones the lowest second, and so on. Checkpoints that lack one
+            are left out.
+        """
+        order, known = _order(min_keys)
+        return self.find_checkpoints(importance_key=order, ckpt_predicate=known, max_num_checkpoints=number)
 
     def load_modules(self, checkpoint, but=()):
         """Loads the recoverables that are modules, and neither optimizer, counters nor random states; ``but`` are left out."""
@@ -91,6 +107,12 @@ class Checkpointer(host.Checkpointer):
         free = shutil.disk_usage(folder).free / 2**20
         last = f"the {len(kept)} earlier checkpoints are untouched, the last is {max(kept)}" if kept else "there is no earlier checkpoint"
         return f"{folder}: cannot save a checkpoint ({error}); {free:.0f} MiB are free; {last}: free space and run the same command again"
+
+
+def _order(min_keys):
+    """What the host wants to know of an order: a key that is highest for the best, and which checkpoints have all it needs."""
+    names = (min_keys,) if isinstance(min_keys, str) else tuple(min_keys)
+    return lambda c: tuple(-c.meta[name] for name in names), lambda c: all(name in c.meta for name in names)
 
 
 def average(checkpoints, name, device="cpu"):

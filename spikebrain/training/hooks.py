@@ -23,10 +23,12 @@ def look(brain, dataset, loader):
 
     Arguments
     ---------
-    brain : Brain
-        After evaluation, with the weights to look at; ``features(wavs, lengths)``, ``parts``, ``joint`` and ``history``.
+    brain : TaskBrain
+        After evaluation, with the weights to look at: ``parts`` and ``history``, ``encoder`` (the module that is listened to),
+        ``hear(batch)`` (encodes it; gives feature frames and decoder steps of each utterance) and ``cost(counter)`` (its
+        energy report).
     dataset : DynamicItemDataset
-        With ``sig`` and ``tokens``.
+        What the brain's batches are made of.
     loader : dict
         Options of its loader.
 
@@ -42,7 +44,7 @@ def look(brain, dataset, loader):
     batches = islice(make_dataloader(dataset, **loader), brain.debug_batches if brain.debug else None)
     encoder_input = _listen(brain, batches, counter)
     report = {"firing_rate": counter.firing_rate()}
-    cost = _attempt("energy", lambda: energy.report(counter, energy.architecture(root)))
+    cost = _attempt("energy", lambda: brain.cost(counter))
     if cost:
         report["energy"] = cost
     _draw(brain, counter, cost, encoder_input)
@@ -51,26 +53,28 @@ def look(brain, dataset, loader):
 
 def _listen(brain, batches, counter):
     """Encodes every batch with ``counter`` listening; gives the encoder's input for the first utterance, cut to its length."""
-    parts, kept = brain.parts, {}
+    kept = {}
 
     def keep(module, args, kwargs):
         kept.setdefault("src", kwargs.get("src", args[0] if args else None))
-        kept.setdefault("padding", kwargs.get("src_key_padding_mask"))
+        kept.setdefault("lengths", _lengths(args, kwargs))
 
-    handle = parts["Transformer"].encoder.register_forward_pre_hook(keep, with_kwargs=True)
+    handle = brain.encoder.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         for batch in batches:
-            batch = batch.to(brain.device)
-            x, lengths = brain.features(*batch.sig)
-            tokens, token_lengths = batch.tokens
-            steps = frames.absolute(token_lengths, tokens) + 1 if brain.joint else torch.zeros(len(tokens))
-            counter.add_utterances(frames.absolute(lengths, x), steps)
             with operands.listen(counter):
-                parts["Transformer"].encode(*parts["frontend"](x, lengths))
+                heard = brain.hear(batch.to(brain.device))
+            counter.add_utterances(*heard)
     finally:
         handle.remove()
-    count = kept["src"].shape[1] if kept["padding"] is None else int((~kept["padding"][0]).sum())
-    return kept["src"][:1, :count]
+    return kept["src"][:1, : int(frames.absolute(kept["lengths"], kept["src"])[0])]
+
+
+def _lengths(args, kwargs):
+    """Relative lengths of an encoder's input: SpeechBrain gives a mask, and ours are given lengths."""
+    if "src_key_padding_mask" in kwargs:
+        return frames.from_padding_mask(kwargs["src_key_padding_mask"])
+    return kwargs.get("lengths", args[1] if len(args) > 1 else None)
 
 
 def _draw(brain, counter, cost, encoder_input):
@@ -78,7 +82,7 @@ def _draw(brain, counter, cost, encoder_input):
         "curves": lambda: plots.curves(brain.history.rows),
         "firing_rates": lambda: plots.firing_rates(counter.rates()) if counter.spikes else None,
         "energy": lambda: plots.energy(cost) if cost else None,
-        "attention": lambda: _attention(brain.parts["Transformer"].encoder, encoder_input),
+        "attention": lambda: _attention(brain.encoder, encoder_input),
     }
     for name, draw in pictures.items():
         figure = _attempt(f"{name}.png", draw)

@@ -2,8 +2,9 @@
 
     run(__file__, corpus=librispeech, task=asr)
 
-A *corpus* is a module of ``spikebrain.data.corpora`` (it has ``prepare``), a *task* a
-module of ``spikebrain.training`` (it has ``NEEDED``, ``KEYS`` and ``train``).
+A *corpus* is a module of ``spikebrain.data.corpora`` (it has ``prepare``, and ``OPTIONS`` where that takes more
+than every corpus's does: name -> default), a *task* a module of ``spikebrain.training`` (it has ``NEEDED``,
+``OPTIONAL``, ``KEYS`` and ``train``), or several, of which the YAML's key ``task`` names one.
 """
 
 import importlib
@@ -18,6 +19,7 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, ddp_init_g
 from speechbrain.utils.run_opts import RunOptions
 
 from spikebrain.data.manifest import DataError
+from spikebrain.kernels import native
 from spikebrain.training import keys, results
 from spikebrain.training.checkpoints import CheckpointError
 
@@ -32,6 +34,7 @@ NEEDED = {
 }
 OPTIONAL = {
     "protocol": "default",
+    "task": None,  # which, where a recipe has several; by default the first
     "synthetic_folder": None,  # where the twin is made; beside the output folder where it is not given
     "synthetic_options": None,  # arguments of the twin's make: seed, utterances
     "strict_counts": False,
@@ -47,8 +50,9 @@ def run(recipe, corpus, task, argv=None):
     ---------
     recipe : str
         The recipe's ``train.py``: YAML files are looked for beside it too, and it is saved with the run.
-    corpus, task : module
+    corpus : module
         See above.
+    task : module or tuple of modules
     argv : list of str or None
         YAML file, run options of SpeechBrain and overrides; by default those of the command line.
 
@@ -73,9 +77,11 @@ def run(recipe, corpus, task, argv=None):
 
 def _run(recipe, corpus, task, argv):
     began = time.monotonic()
+    native.keep_freed_memory()
     file, run_opts, overrides = RunOptions.from_command_line_args(argv)
     file = keys.find(recipe, file)
     overrides = keys.parse_overrides(overrides)
+    task = _chosen(task, file, overrides)
     hparams = load(file, overrides, corpus, task)
     ddp_init_group(run_opts)
     _experiment(recipe, file, overrides, hparams)
@@ -88,6 +94,15 @@ def _run(recipe, corpus, task, argv):
         results.write(hparams["output_folder"], report)
     ddp_barrier()
     return report
+
+
+def _chosen(task, file, overrides):
+    """The task that a YAML or an override asks for, of those that its recipe has."""
+    tasks = {module.__name__.rpartition(".")[2]: module for module in (task if isinstance(task, tuple) else (task,))}
+    name = overrides.get("task", keys.read(file).get("task")) or next(iter(tasks))
+    if name not in tasks:
+        raise keys.RecipeError(f"{file}: task: {name} is none of this recipe's: {', '.join(tasks)}{keys.nearest(name, tasks)}")
+    return tasks[name]
 
 
 def load(file, overrides, corpus, task):
@@ -112,7 +127,7 @@ def load(file, overrides, corpus, task):
     DataError
         No data folder.
     """
-    keys.check(file, overrides, KEYS | task.KEYS)
+    keys.check(file, overrides, KEYS | task.KEYS | options_of(corpus).keys())
     missing = [key for key, node in keys.read(file).items() if keys.is_placeholder(node) and key not in overrides]
     if "data_folder" in missing:
         corpus.prepare(None, None)  # says what it needs
@@ -122,7 +137,12 @@ def load(file, overrides, corpus, task):
         # keys.check has seen the overrides; the host's own check would refuse a new entry of a dict, such as encoder_kwargs.
         hparams = load_hyperpyyaml(stream, overrides, overrides_must_match=False)
     keys.require(hparams, NEEDED | task.NEEDED, file)
-    return {**OPTIONAL, **task.OPTIONAL, **hparams}
+    return {**OPTIONAL, **options_of(corpus), **task.OPTIONAL, **hparams}
+
+
+def options_of(corpus):
+    """What the preparer of ``corpus`` takes beside what all do: name -> default."""
+    return getattr(corpus, "OPTIONS", {})
 
 
 def _experiment(recipe, file, overrides, hparams):
@@ -144,7 +164,7 @@ def _prepare(hparams, corpus, splits):
     def prepare():
         if hparams["data_folder"] == SYNTHETIC:
             hparams["data_folder"] = _make_twin(hparams, corpus)
-        options = {name: hparams[name] for name in ("strict_counts", "skip_bad_audio")}
+        options = {name: hparams[name] for name in ("strict_counts", "skip_bad_audio", *options_of(corpus))}
         box["prepared"] = corpus.prepare(hparams["data_folder"], hparams["save_folder"], splits, **options)
 
     run_on_main(prepare)

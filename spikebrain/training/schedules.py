@@ -1,4 +1,9 @@
-"""Learning rates that know where training ends."""
+"""Learning rates that know where training ends, or how long an epoch is.
+
+A schedule is called with the optimizer before each update, and hears ``plan(updates, epochs)`` of the whole training first.
+"""
+
+import math
 
 import torch
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
@@ -31,8 +36,9 @@ class WarmupDecay:
             raise ValueError(f"warmup is {warmup}: give the share of updates that warm up, from 0 to less than 1")
         self.lr, self.warmup, self.updates, self.total = lr, warmup, 0, None
 
-    def plan(self, total):
-        """Says how many updates the whole training has."""
+    def plan(self, total, epochs=None):
+        """Says how many updates the whole training has; how many epochs that are makes no difference."""
+        del epochs
         self.total = max(int(total), 1)
 
     def rate(self, update):
@@ -49,6 +55,83 @@ class WarmupDecay:
         self.updates += 1
         for group in optimizer.param_groups:
             group["lr"] = self.rate(self.updates)
+
+    @mark_as_saver
+    def save(self, path):
+        """Writes the number of updates so far."""
+        torch.save({"updates": self.updates}, path)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch=False):
+        """Reads the number of updates so far; how long training is follows from the run."""
+        self.updates = torch.load(path, weights_only=True)["updates"]
+
+
+@register_checkpoint_hooks
+class CosineByEpoch:
+    """Warm-up in equal steps, then a cosine, both constant within an epoch.
+
+    With ``e`` the epochs after the warm-up, the rate is ``lr (1 + cos(pi e / half_period)) / 2``. The cosine of SpikeSCR's
+    published code falls for 40 epochs, rises again for 40, and so on: its training does not end at rate 0 unless the number
+    of epochs says so (``half_period=40``, section 8 of the paper's recipe). ``half_period=None`` (ours) falls once, to
+    reach 0 after the last epoch.
+
+    The warm-up takes ``warmup_epochs`` epochs at lr/n, 2 lr/n, ..., lr. The paper's code divides by updates where it counts
+    epochs, and so leaves its first cosine near 0; this is what its text says.
+
+    Arguments
+    ---------
+    lr : float
+        The highest rate.
+    half_period : int, optional
+        Epochs from the highest rate to 0.
+    warmup_epochs : int
+
+    Raises
+    ------
+    ValueError
+        A number of epochs that cannot be.
+
+    Example
+    -------
+    >>> schedule = CosineByEpoch(lr=1.0, half_period=2, warmup_epochs=2)
+    >>> [round(schedule.multiplier(epoch), 3) for epoch in range(8)]
+    [0.5, 1.0, 1.0, 0.5, 0.0, 0.5, 1.0, 0.5]
+    """
+
+    def __init__(self, lr, half_period=None, warmup_epochs=0):
+        if half_period is not None and half_period < 1:
+            raise ValueError(f"half_period is {half_period}: give 1 epoch or more, or null for one fall over the whole training")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs is {warmup_epochs}: give 0 or more")
+        self.lr, self.half_period, self.warmup_epochs = lr, half_period, warmup_epochs
+        self.updates, self.updates_an_epoch, self.epochs = 0, None, None
+
+    def plan(self, total, epochs):
+        """Says how many updates the whole training has, in how many epochs."""
+        self.epochs, self.updates_an_epoch = max(int(epochs), 1), max(int(total) // max(int(epochs), 1), 1)
+
+    def multiplier(self, epoch):
+        """What ``lr`` is multiplied by in epoch 0, 1, 2, ..."""
+        if epoch < self.warmup_epochs:
+            return (epoch + 1) / self.warmup_epochs
+        return (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / self._fall())) / 2
+
+    def __call__(self, optimizer):
+        """Sets the rate of the update that comes next. RuntimeError without a plan."""
+        if self.updates_an_epoch is None:
+            raise RuntimeError("CosineByEpoch does not know how long an epoch is: call plan(updates, epochs) first")
+        rate = self.lr * self.multiplier(self.updates // self.updates_an_epoch)
+        self.updates += 1
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    def _fall(self):
+        if self.half_period is not None:
+            return self.half_period
+        if self.epochs is None:
+            raise RuntimeError("CosineByEpoch does not know how long training is: call plan(updates, epochs) first")
+        return max(self.epochs - self.warmup_epochs, 1)
 
     @mark_as_saver
     def save(self, path):

@@ -1,9 +1,9 @@
-"""A rate that rises, falls, and ends at nothing when training does."""
+"""Rates that rise and fall: in a line over the updates, and as a cosine over the epochs."""
 
 import pytest
 import torch
 
-from spikebrain.training.schedules import WarmupDecay
+from spikebrain.training.schedules import CosineByEpoch, WarmupDecay
 
 
 def rates(schedule, updates):
@@ -38,3 +38,53 @@ def test_it_must_know_how_long_training_is():
         rates(WarmupDecay(lr=1.0), 1)
     with pytest.raises(ValueError, match="warmup is 1.5"):
         WarmupDecay(lr=1.0, warmup=1.5)
+
+
+def test_the_periodic_cosine_falls_for_forty_epochs_and_rises_for_forty():
+    schedule = CosineByEpoch(lr=1.0, half_period=40)
+    wanted = {0: 1, 20: 0.5, 40: 0, 60: 0.5, 80: 1, 120: 0, 280: 0, 299: 0.4608}
+    assert {epoch: schedule.multiplier(epoch) for epoch in wanted} == pytest.approx(wanted, abs=1e-4)
+    assert schedule.multiplier(40) == 0 and schedule.multiplier(80) == 1
+
+
+def test_warm_up_reaches_the_rate_after_its_epochs_and_the_cosine_begins_there():
+    schedule = CosineByEpoch(lr=1.0, half_period=40, warmup_epochs=10)
+    assert [schedule.multiplier(epoch) for epoch in range(12)] == pytest.approx([e / 10 for e in range(1, 11)] + [1, 0.998459], abs=1e-6)
+    assert schedule.multiplier(10 + 40) == 0 and schedule.multiplier(10 + 80) == 1
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_a_single_cosine_falls_once_over_the_whole_training(warmup):
+    schedule = CosineByEpoch(lr=1.0, warmup_epochs=warmup)
+    schedule.plan(130, 13)
+    falling = [schedule.multiplier(epoch) for epoch in range(warmup, 14)]
+    assert falling == sorted(falling, reverse=True) and falling[0] == 1 and falling[-1] == 0
+
+
+def test_the_rate_is_constant_within_an_epoch():
+    schedule = CosineByEpoch(lr=2.0, half_period=2, warmup_epochs=1)
+    schedule.plan(12, 4)
+    assert rates(schedule, 12) == pytest.approx([2.0] * 3 + [2.0] * 3 + [1.0] * 3 + [0.0] * 3)
+
+
+@pytest.mark.parametrize("half_period", [None, 3])
+def test_a_cosine_continues_where_it_was_saved(tmp_path, half_period):
+    whole, first, second = (CosineByEpoch(lr=1.0, half_period=half_period, warmup_epochs=2) for _ in range(3))
+    for schedule in (whole, first, second):
+        schedule.plan(21, 7)
+    wanted = rates(whole, 21)
+    begun = rates(first, 8)
+    first.save(tmp_path / "schedule.ckpt")
+    second.load(tmp_path / "schedule.ckpt")
+    assert begun + rates(second, 13) == wanted
+
+
+def test_a_cosine_must_know_how_long_epochs_are():
+    with pytest.raises(RuntimeError, match="call plan"):
+        rates(CosineByEpoch(lr=1.0, half_period=3), 1)
+    with pytest.raises(RuntimeError, match="call plan"):
+        CosineByEpoch(lr=1.0).multiplier(3)
+    with pytest.raises(ValueError, match="half_period is 0"):
+        CosineByEpoch(lr=1.0, half_period=0)
+    with pytest.raises(ValueError, match="warmup_epochs is -1"):
+        CosineByEpoch(lr=1.0, warmup_epochs=-1)

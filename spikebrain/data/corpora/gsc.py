@@ -33,6 +33,7 @@ COMMANDS = tuple("yes no up down left right on off stop go".split())
 SILENCE, UNKNOWN = "_silence_", "_unknown_"
 SHARE = 10  # percent of the command clips that are added as unknown words, and again as silence
 SPLIT_BY = ("official", "speaker")
+OPTIONS = {"classes": 35, "split_by": "official"}  # what a recipe's YAML may set; the seed stays, it decides what is tested
 
 LAYOUT = f"""\
   yes/0a7c2a8d_nohash_0.wav        a folder for each word; <speaker>_nohash_<number>.wav

@@ -1,0 +1,353 @@
+"""Classification by frames that vote: keywords, digits, emotions, at a chosen number of frames a second.
+
+A front end gives frames, an encoder and a linear layer name a class at each, and the class with most votes wins (SpikeSCR
+Eq. 14-16, :mod:`spikebrain.learning.losses`). The checkpoint is the one with the fewest errors on the first dev split; of equals
+the one with the lower loss there, then the earlier. No test utterance is looked at before training has ended, but with
+``report_max_test``, whose numbers are for comparison with papers that choose on the test set.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from itertools import islice
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.repro import SaveableGenerator
+from speechbrain.utils.seed import seed_everything
+from speechbrain.utils.train_logger import FileTrainLogger
+
+from spikebrain import energy
+from spikebrain import lengths as frames
+from spikebrain.data.classification import ClassDataOptions, Recordings
+from spikebrain.learning.losses import summed_softmax, votes_loss
+from spikebrain.training import hooks, keys, results
+from spikebrain.training.brain import TaskBrain
+from spikebrain.training.checkpoints import Checkpointer
+from spikebrain.training.history import History
+
+logger = get_logger(__name__)
+
+# Every key that this task reads from a recipe's YAML, and what it means.
+NEEDED = {
+    "features": "!name: of a front end that lacks only frames, such as spikebrain.lobes.features.FrameRateMel",
+    "classifier": "!name: of spikebrain.lobes.SpikingClassifier, or what is built alike, that lacks only input_size and classes",
+    "frames": "frames a second",
+    "number_of_epochs": "of training",
+    "opt_class": "an optimizer that lacks only the parameters",
+    "schedule": "!name: of a learning-rate schedule, called with the optimizer before each update",
+    "train_splits": "list of splits to train on",
+}
+OPTIONAL = {
+    "dev_splits": (),  # the first one chooses the checkpoint
+    "test_splits": (),
+    "augment": None,  # of a batch of features and their lengths, or of one recording's event frames
+    "paper_padding": False,  # padded frames vote, as in the published code
+    "report_max_test": False,  # look at the test splits after each epoch, and report the best of them too
+    "extra_loggers": (),
+}
+BATCHING = {field.name: field.default for field in fields(ClassDataOptions)} | {"seed": None}
+OPTIONAL |= {name: default for name, default in BATCHING.items() if name != "seed"}
+KEYS = NEEDED.keys() | OPTIONAL.keys()
+
+COMPARISON = "highest test accuracy over the epochs, chosen on the test split itself: for comparison with papers that report it"
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training.
+
+    frames : a second
+    epochs : how long
+    schedule : makes its learning-rate schedule
+    folder, save_folder : where results and checkpoints go
+    """
+
+    frames: int
+    epochs: int
+    schedule: Callable
+    folder: str
+    save_folder: str
+
+
+class Tally:
+    """Counts of a split: ``confusion`` (K, K) int64, rows the true class and columns the named one, and the sum of losses.
+
+    Arguments
+    ---------
+    classes : int
+        K.
+    """
+
+    def __init__(self, classes):
+        self.confusion, self.losses = torch.zeros(classes, classes, dtype=torch.int64), 0.0
+
+    def add(self, votes, labels, loss):
+        """Counts a batch: ``votes`` (B, K), ``labels`` (B,), and the mean loss of its utterances."""
+        named = torch.stack([labels, votes.argmax(-1)]).cpu()
+        self.confusion.index_put_(tuple(named), torch.ones((), dtype=torch.int64), accumulate=True)
+        self.losses += float(loss) * len(labels)
+
+    @property
+    def utterances(self):
+        """How many were counted."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self):
+        """Percent, of all utterances alike."""
+        return 100 * int(self.confusion.trace()) / max(self.utterances, 1)
+
+    @property
+    def loss(self):
+        """The mean over utterances."""
+        return self.losses / max(self.utterances, 1)
+
+
+class Classifier(TaskBrain):
+    """Trains and evaluates; see the module. Made by :func:`build`, which sets the attributes below.
+
+    data : ClassData
+    labels : tuple of str, the classes
+    best_epoch : the epoch whose weights were evaluated
+    """
+
+    data = tally = best_epoch = None
+    labels = ()
+
+    def compute_forward(self, batch, stage):
+        """Padded batch -> votes (B, K)."""
+        batch = batch.to(self.device)
+        x, lengths = self.part("features")(*batch.sig)
+        if stage == sb.Stage.TRAIN:
+            x = self.augmented(x, lengths)
+        return self.vote(self.part("classifier"), x, lengths)
+
+    def augmented(self, x, lengths):
+        """Features (B, L, C) with parts masked, where there is an augmentation; event frames have been augmented when they were read."""
+        return self.hparams.augment(x, lengths) if self.hears_audio and self.hparams.augment is not None else x
+
+    @property
+    def hears_audio(self):
+        """Whether the front end reads audio, or recordings that are spikes already."""
+        return self.parts["features"].domain == "audio"
+
+    def vote(self, classifier, x, lengths):
+        """Features (B, L, C) -> votes (B, K)."""
+        return summed_softmax(classifier(x, lengths), None if self.hparams.paper_padding else lengths)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The mean cross-entropy of a batch's votes; counts them outside of training."""
+        labels = labels_of(batch)
+        loss = votes_loss(predictions, labels)
+        if stage != sb.Stage.TRAIN:
+            self.tally.add(predictions, labels, loss)
+        return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Fresh counts."""
+        super().on_stage_start(stage, epoch)
+        self.tally = Tally(len(self.labels))
+
+    def validated(self, stage_loss):
+        """Loss, accuracy and error rate of all utterances alike; the host's ``stage_loss`` is a mean of batches."""
+        return {"loss": self.tally.loss, "accuracy": self.tally.accuracy, "error": 100 - self.tally.accuracy}
+
+    def further_numbers(self):
+        """With ``report_max_test``, the accuracy on each test split."""
+        if not self.hparams.report_max_test:
+            return {}
+        return {f"{split}_accuracy": self.measure(self.data.tests[split]).accuracy for split in self.hparams.test_splits}
+
+    @torch.no_grad()
+    def measure(self, dataset):
+        """Counts a dataset with the weights as they are: a Tally."""
+        self.modules.eval()
+        self.tally = Tally(len(self.labels))
+        loader = make_dataloader(dataset, **self.data.eval_loader)
+        for batch in islice(loader, self.debug_batches if self.debug else None):
+            self.evaluate_batch(batch, sb.Stage.TEST)
+        return self.tally
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Loads the best checkpoint."""
+        self.check_fit()
+        (best,) = self.best_checkpoints()
+        self.checkpointer.load_modules(best)
+        self.best_epoch = best.meta["epoch"]
+
+    @property
+    def encoder(self):
+        """The module that is listened to."""
+        return self.parts["classifier"].encoder.model
+
+    def hear(self, batch):
+        """Classifies a batch: frames of each utterance, and no decoder step."""
+        x, lengths = self.parts["features"](*batch.sig)
+        self.parts["classifier"](x, lengths)
+        return frames.absolute(lengths, x), torch.zeros(len(x))
+
+    def cost(self, counter):
+        """The energy report of what ``counter`` heard."""
+        return energy.report_told(counter, "classifier.encoder.model.layers", "classifier.encoder")
+
+
+def labels_of(batch):
+    """The labels of a batch, Tensor (B,), int64."""
+    return batch.label_encoded.data.squeeze(1)
+
+
+def train(hparams, run_opts, prepared):
+    """Trains, evaluates on every dev and test split, and looks inside.
+
+    Arguments
+    ---------
+    hparams : dict
+        A recipe's objects and numbers: ``NEEDED`` and ``OPTIONAL``.
+    run_opts : RunOptions
+    prepared : Preparation
+
+    Returns
+    -------
+    dict
+        The part of ``results.json`` that this task knows.
+    """
+    check(hparams)
+    recordings = make_recordings(hparams, prepared)
+    course = Course(hparams["frames"], hparams["number_of_epochs"], hparams["schedule"], hparams["output_folder"], hparams["save_folder"])
+    brain = build(hparams, run_opts, recordings, course)
+    give(brain, recordings.view(brain.parts["features"], augment=hparams["augment"]))
+    return complete(brain)
+
+
+def check(hparams):
+    """Refuses what cannot be trained.
+
+    Raises
+    ------
+    RecipeError
+    """
+    if not hparams["train_splits"]:
+        raise keys.RecipeError("train_splits: is empty: name at least one split, or use --test_only with the splits of the training run")
+    if hparams["report_max_test"] and not hparams["test_splits"]:
+        raise keys.RecipeError("report_max_test: True, but test_splits is empty: name a split, or set report_max_test: False")
+    if hparams["number_of_epochs"] < 1:
+        raise keys.RecipeError(f"number_of_epochs: {hparams['number_of_epochs']} trains nothing: give 1 or more")
+    if isinstance(hparams["frames"], (list, tuple)):
+        raise keys.RecipeError(f"frames: {list(hparams['frames'])} is a curriculum: use a recipe that distils, or give one number")
+
+
+def make_recordings(hparams, prepared):
+    """The utterances of all splits, their labels in the corpus's order, where it has one."""
+    options = ClassDataOptions(**{name: hparams[name] for name in BATCHING})
+    dev = list(hparams["dev_splits"] or ())
+    reported = dict.fromkeys([*dev, *(hparams["test_splits"] or ())])
+    return Recordings(
+        [prepared.manifests[split] for split in hparams["train_splits"]],
+        [prepared.manifests[split] for split in dev[:1]],
+        {split: prepared.manifests[split] for split in reported},
+        hparams["data_folder"],
+        prepared.settings.get("classes"),
+        options,
+    )
+
+
+def make(key, factory, **arguments):
+    """What the factory ``hparams[key]`` makes of ``arguments``; what it refuses is a RecipeError that names the key."""
+    try:
+        return factory(**arguments)
+    except (TypeError, ValueError) as error:
+        raise keys.RecipeError(f"{key}: {error}") from error
+
+
+def build(hparams, run_opts, recordings, course, kind=Classifier):
+    """A Brain of ``kind`` that lacks its data only; everything random in it begins with the run's seed."""
+    seed_everything(hparams["seed"])
+    features = make("features", hparams["features"], frames=course.frames)
+    classes = len(recordings.labels)
+    classifier = make("classifier", hparams["classifier"], input_size=features.channels, classes=classes)
+    parts = {"features": features, "classifier": classifier}
+    own = {**hparams, **_objects(course)}
+    recoverables = {"model": classifier, "schedule": own["schedule"], "counter": own["epoch_counter"], "generator": SaveableGenerator()}
+    brain = kind(parts, hparams["opt_class"], own, run_opts, Checkpointer(course.save_folder, recoverables))
+    brain.parts, brain.labels = parts, recordings.labels
+    brain.tracked = choice(hparams)
+    digest = hashlib.sha256("\n".join(recordings.labels).encode()).hexdigest()[:16]
+    brain.fits = {"frames": course.frames, "classes": classes, "labels": digest, **_sizes(classifier)}
+    brain.history = History(os.path.join(course.folder, "history.jsonl"))
+    brain.checkpointer.add_recoverable("history", brain.history)
+    return brain
+
+
+def choice(hparams):
+    """What chooses a recipe's checkpoint, lowest first: what dev splits say, or the training loss where there is none."""
+    return ("valid_error", "valid_loss", "epoch") if hparams["dev_splits"] else ("train_loss", "epoch")
+
+
+def give(brain, data):
+    """Hands a ClassData to a Brain, once."""
+    brain.data = data
+    brain.checkpointer.add_recoverable("loader_generator", SaveableGenerator({"loader": data.generator}))
+
+
+def _objects(course):
+    """What belongs to one training alone."""
+    run_on_main(os.makedirs, args=[course.folder], kwargs={"exist_ok": True})
+    return {
+        "output_folder": course.folder,
+        "schedule": make("schedule", course.schedule),
+        "epoch_counter": EpochCounter(course.epochs),
+        "train_logger": FileTrainLogger(os.path.join(course.folder, "train_log.txt")),
+    }
+
+
+def _sizes(classifier):
+    return {"width": classifier.encoder.output_size, "parameters": sum(p.numel() for p in classifier.parameters())}
+
+
+def complete(brain):
+    """Trains a Brain to the end, or what is left of it, and evaluates its best checkpoint: the task's part of ``results.json``."""
+    data = brain.data
+    loaders = {"train_loader_kwargs": dict(data.train_loader), "valid_loader_kwargs": dict(data.eval_loader)}
+    brain.fit(brain.hparams.epoch_counter, data.train, data.valid, **loaders)
+    tallies = {split: evaluate(brain, split, dataset) for split, dataset in data.tests.items()}
+    report = {
+        "metrics": {split: {"accuracy": tally.accuracy} for split, tally in tallies.items()},
+        "labels": list(brain.labels),
+        "confusion": {split: tally.confusion.tolist() for split, tally in tallies.items()},
+        "parameters": results.parameters(brain.parts),
+        "frames": brain.parts["features"].frames,
+        "epochs": brain.hparams.epoch_counter.current,
+        "best_epoch": brain.best_epoch,
+        "epoch_seconds": [row["seconds"] for row in brain.history.rows],
+        "hardware": results.hardware(brain.device),
+    }
+    return report | _highest(brain) | hooks.look(brain, *_looked_at(data))
+
+
+def evaluate(brain, split, dataset):
+    """Counts a split with the best checkpoint: a Tally."""
+    brain.evaluate(dataset, test_loader_kwargs=dict(brain.data.eval_loader))
+    logger.info(f"{split}: accuracy {brain.tally.accuracy:.2f} % of {brain.tally.utterances} utterances")
+    return brain.tally
+
+
+def _highest(brain):
+    """With ``report_max_test``, the best epoch of each test split."""
+    if not brain.hparams.report_max_test:
+        return {}
+    best = {}
+    for split in brain.hparams.test_splits:
+        row = max(brain.history.rows, key=lambda row: row[f"{split}_accuracy"])
+        best[split] = {"accuracy": row[f"{split}_accuracy"], "epoch": row["epoch"]}
+    return {"comparison": {"what": COMPARISON, "max_test": best}}
+
+
+def _looked_at(data):
+    """The split that is listened to (validation, else the first that is reported, else training) and its loader's options."""
+    return next(d for d in (data.valid, *data.tests.values(), data.train) if d is not None), data.eval_loader
