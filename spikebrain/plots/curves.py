@@ -11,8 +11,8 @@ def curves(epochs, title="Training"):
     Arguments
     ---------
     epochs : sequence of dict
-        One an epoch: ``"epoch"`` (int) and any of ``"<split>_loss"``, ``"<split>_WER"``, ``"<split>_CER"``, ``"<split>_EER"`` (percent).
-        A number may be missing (None, or no key) where it was not measured; other keys are not drawn.
+        One an epoch: ``"epoch"`` (int) and any of ``"<split>_loss"``, ``"<split>_WER"``, ``"<split>_CER"``, ``"<split>_EER"``,
+        ``"<split>_error"`` (percent). A number may be missing (None, or no key) where it was not measured; other keys are not drawn.
     title : str
 
     Returns
@@ -25,7 +25,7 @@ def curves(epochs, title="Training"):
         When there is no epoch, or no loss in any.
     """
     losses = _series(epochs, ("loss",))
-    errors = _series(epochs, ("WER", "CER", "EER"))
+    errors = _series(epochs, ("WER", "CER", "EER", "error"))
     if not losses:
         raise ValueError(f"{len(epochs)} epochs hold no loss: give each a key such as train_loss or valid_loss")
     canvas = figure(10 if errors else 5.5, 3.4)

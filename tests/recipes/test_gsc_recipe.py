@@ -77,7 +77,7 @@ def history(folder):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("name", [MINI, "spikescr"])
+@pytest.mark.parametrize("name", [MINI, "spikescr", "lif_network_mini"])
 def test_every_yaml_for_one_number_of_frames_trains(train, tmp_path, name):
     results = train(name)
     assert (results["task"], results["corpus"], results["model"]) == ("classify", "SpeechCommands", name)
