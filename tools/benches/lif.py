@@ -209,10 +209,8 @@ def _own_steps(shape, device="cpu"):
     x, cotangent, layer = given.x, given.cotangents[0], LIF(shape[-1]).to(device)
     steps = {OURS: LayerStep(layer, lambda x: layer(x)[0], x, cotangent)}
     if torch.device(device).type == "cpu":
-        _, *rest = timed_arguments(given)
-        identity = lif.Affine(torch.ones_like(given.decay), torch.zeros_like(given.decay))  # behind a map the op keeps its input
-        steps["op, membranes kept"] = LayerStep(layer, lambda x: lif.fire(x, None, *rest)[0], x, cotangent)
-        steps["op, input kept"] = LayerStep(layer, lambda x: lif.fire(x, identity, *rest)[0], x, cotangent)
+        rest = timed_arguments(given)
+        steps["op alone"] = LayerStep(layer, lambda x: lif.fire(x, *rest)[0], x, cotangent)
     return {**steps, FLOOR: MemoryFloor(x, cotangent), LINEAR: LinearStep(x)}
 
 

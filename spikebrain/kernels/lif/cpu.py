@@ -14,16 +14,16 @@ def _dense(x, affine, *others):
     return native.dense(x, *((None, None) if affine is None else affine), *others)
 
 
-def forward(x, affine, decay, start, gain, counts, options, membranes=None):
-    """``y`` like x, the code bytes, and the final membrane; writes what :func:`backward` may keep into ``membranes``, where given."""
+def forward(x, affine, decay, start, gain, counts, options):
+    """``y`` like x, the code bytes, and the final membrane."""
     inputs = _dense(x, affine, decay, start, gain, counts)
     y, code, end = torch.empty_like(inputs[0]), torch.empty_like(inputs[0], dtype=torch.uint8), start.new_empty(start.shape)
-    native.call(SOURCE, "lif", x.dtype, *inputs, *x.shape, float(options.threshold), int(options.soft), membranes, y, code, end)
+    native.call(SOURCE, "lif", x.dtype, *inputs, *x.shape, float(options.threshold), int(options.soft), y, code, end)
     return y, code, end
 
 
-def backward(grad, grad_end, kept, factor, options, wanted, membranes=None):
-    """The way back, for which every membrane is computed again where ``membranes`` are not there.
+def backward(grad, grad_end, kept, factor, options, wanted):
+    """The way back, for which every membrane is computed again.
 
     Arguments
     ---------
@@ -37,8 +37,6 @@ def backward(grad, grad_end, kept, factor, options, wanted, membranes=None):
     options : FireOptions
     wanted : int
         Bits of the sums that are needed: 1 for those over x, 2 for that over the membrane.
-    membranes : Tensor (B, L, C) or None
-        What :func:`forward` wrote; x is then read for the sums over it alone, and may otherwise be anything of its shape.
 
     Returns
     -------
@@ -53,7 +51,7 @@ def backward(grad, grad_end, kept, factor, options, wanted, membranes=None):
     sums = x.new_empty(3, *start.shape) if wanted else None
     numbers = (float(options.threshold), int(options.soft), int(options.detach), surrogate.NAMES.index(options.surrogate))
     native.call(
-        SOURCE, "lif_backward", x.dtype, grad, grad_end, membranes, *inputs, factor, counts, *x.shape, *numbers,
+        SOURCE, "lif_backward", x.dtype, grad, grad_end, *inputs, factor, counts, *x.shape, *numbers,
         float(options.alpha), wanted, dx, grad_start, sums,
     )  # fmt: skip
     return dx, grad_start, sums

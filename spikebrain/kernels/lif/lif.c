@@ -66,10 +66,10 @@ static inline void NAME(charge)(const REAL *restrict x, const REAL *restrict sca
             v[c] = h[c] >= threshold ? 0 : h[c];
 }
 
-/* gain (batch, channels) is what a spike is worth in y, 1 where NULL; membranes, code may be NULL. */
+/* gain (batch, channels) is what a spike is worth in y, 1 where NULL; code may be NULL. */
 void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay, const REAL *start, const REAL *gain,
-               const int64_t *counts, int64_t batch, int64_t frames, int64_t channels, double threshold_, int64_t soft, REAL *membranes,
-               REAL *y, uint8_t *code, REAL *end)
+               const int64_t *counts, int64_t batch, int64_t frames, int64_t channels, double threshold_, int64_t soft, REAL *y,
+               uint8_t *code, REAL *end)
 {
     const REAL threshold = threshold_;
     const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
@@ -90,8 +90,6 @@ void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *
                 continue;
             }
             NAME(charge)(x + at, scale ? scale + first : 0, shift ? shift + first : 0, decay + first, threshold, soft, n, v, h);
-            if (membranes)
-                memcpy(membranes + at, h, n * sizeof(REAL));
             REAL *restrict yt = y + at;
             for (int64_t c = 0; c < n; c++)
                 yt[c] = h[c] >= threshold ? one[c] : 0;
@@ -155,13 +153,12 @@ static inline void NAME(fetch)(const REAL *row, int64_t n, int write)
             __builtin_prefetch(row + c, 0);
 }
 
-/* dx = factor * derivative by the charge (factor 1 where NULL). membranes (batch, frames, channels) are those of the way there, or NULL:
- * they are then computed again. sums (3, batch, channels), where wanted: over an utterance's frames, of the derivative, of derivative * x
- * (bit 0 of wanted) and of derivative * previous membrane (bit 1). x is not read where membranes are there and bit 0 is not set. */
-void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *membranes, const REAL *x, const REAL *scale, const REAL *shift,
-                        const REAL *decay, const REAL *start, const REAL *gain, const REAL *factor, const int64_t *counts, int64_t batch,
-                        int64_t frames, int64_t channels, double threshold_, int64_t soft, int64_t detach, int64_t surrogate, double alpha,
-                        int64_t wanted, REAL *dx, REAL *grad_start, REAL *sums)
+/* dx = factor * derivative by the charge (factor 1 where NULL). sums (3, batch, channels), where wanted: over an utterance's frames, of
+ * the derivative, of derivative * x (bit 0 of wanted) and of derivative * previous membrane (bit 1). */
+void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay,
+                        const REAL *start, const REAL *gain, const REAL *factor, const int64_t *counts, int64_t batch, int64_t frames,
+                        int64_t channels, double threshold_, int64_t soft, int64_t detach, int64_t surrogate, double alpha, int64_t wanted,
+                        REAL *dx, REAL *grad_start, REAL *sums)
 {
     const REAL threshold = threshold_;
     const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
@@ -171,18 +168,16 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *memb
         const int64_t n = channels - first < CHUNK ? channels - first : CHUNK;
         const int64_t place = b * channels + first, base = b * frames * channels + first;
         const int64_t last = (counts[b] < frames ? counts[b] : frames) - 1;
-        const int64_t step = membranes ? channels : CHUNK; /* from a frame's membranes to the next one's */
         REAL v[CHUNK], g[CHUNK], one[CHUNK], total[CHUNK] = {0}, by_x[CHUNK] = {0}, by_v[CHUNK] = {0};
-        REAL *again = membranes ? 0 : scratch(frames * CHUNK * sizeof(REAL));
-        const REAL *kept = membranes ? membranes + base : again;
+        REAL *membranes = scratch(frames * CHUNK * sizeof(REAL));
         for (int64_t c = 0; c < n; c++)
             one[c] = gain ? gain[place + c] : 1;
         memcpy(v, start + place, n * sizeof(REAL));
-        for (int64_t t = 0; again && t <= last; t++) {
+        for (int64_t t = 0; t <= last; t++) {
             if (t + AHEAD <= last)
                 NAME(fetch)(x + base + (t + AHEAD) * channels, n, 0);
             NAME(charge)(x + base + t * channels, scale ? scale + first : 0, shift ? shift + first : 0, decay + first, threshold, soft, n,
-                         v, again + t * CHUNK);
+                         v, membranes + t * CHUNK);
         }
         for (int64_t t = last + 1; t < frames; t++)
             memset(dx + base + t * channels, 0, n * sizeof(REAL));
@@ -191,13 +186,11 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *memb
         else
             memset(g, 0, sizeof g);
         for (int64_t t = last; t >= 0; t--) {
-            const REAL *restrict h = kept + t * step, *restrict xt = x + base + t * channels;
+            const REAL *restrict h = membranes + t * CHUNK, *restrict xt = x + base + t * channels;
             REAL *restrict dxt = dx + base + t * channels;
             if (t >= AHEAD) {
                 NAME(fetch)(grad + base + (t - AHEAD) * channels, n, 0);
                 NAME(fetch)(dxt - AHEAD * channels, n, 1);
-                if (membranes)
-                    NAME(fetch)(h - AHEAD * channels, n, 0);
             }
             NAME(discharge)(surrogate, grad + base + t * channels, one, h, threshold, alpha, soft, detach, n, g);
             if (wanted & 1)
@@ -206,7 +199,7 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *memb
                     by_x[c] += g[c] * xt[c];
                 }
             if (wanted & 2) {
-                const REAL *restrict before = t ? h - step : start + place;
+                const REAL *restrict before = t ? h - CHUNK : start + place;
                 for (int64_t c = 0; c < n; c++) {
                     REAL left = t && before[c] >= threshold ? (soft ? before[c] - threshold : 0) : before[c];
                     by_v[c] += g[c] * left;
