@@ -8,6 +8,7 @@ The answer is JSON: ``parameters.total``, ``parameters.trainable`` and ``paramet
 """
 
 import argparse
+import importlib
 import io
 import json
 import sys
@@ -34,14 +35,31 @@ def main(argv=None):
 
 
 def recipe(path, overrides):
-    """What the YAML file ``path`` with ``overrides`` (a dict) builds under ``modules``.
+    """What the YAML file ``path`` with ``overrides`` (a dict) builds under ``modules``, or its front end and classifier.
 
-    Only what the modules need is built: no checkpointer, logger or tokenizer, so nothing touches the disk.
+    Only what these need is built: no checkpointer, logger or tokenizer, so nothing touches the disk.
     RecipeError, a ValueError, names a file or key that is not there.
     """
-    text = _modules_alone(path, overrides)
-    modules = _without_memory(lambda: load_hyperpyyaml(text)["modules"])
+    text = _networks_alone(path, overrides)
+    modules = _without_memory(lambda: _built(load_hyperpyyaml(text), path))
     return {"yaml": str(path), "parameters": results.parameters(modules)}
+
+
+def _built(tree, path):
+    """The modules of a recipe; a classifier is made for its front end's channels and its corpus's number of classes."""
+    if "modules" in tree:
+        return tree["modules"]
+    frames = tree["frames"][0] if isinstance(tree["frames"], list) else tree["frames"]
+    features = tree["features"](frames=frames)
+    return {"features": features, "classifier": tree["classifier"](input_size=features.channels, classes=_classes(tree, path))}
+
+
+def _classes(tree, path):
+    """How many classes: those that the YAML chooses, or all of the corpus, after which the recipe's folder is named."""
+    chosen = tree.get("classes")
+    if chosen is None:
+        return importlib.import_module(f"spikebrain.data.corpora.{Path(path).resolve().parent.parent.name.lower()}").CLASSES
+    return len(chosen) if isinstance(chosen, list) else chosen
 
 
 def published(name, **changes):
@@ -57,21 +75,25 @@ def published(name, **changes):
     return {"size": name, **changes, "parameters": results.parameters(modules)}
 
 
-def _modules_alone(path, overrides):
-    """The YAML's ``modules``, with every reference resolved and every placeholder filled."""
+NETWORKS = ("modules", "features", "classifier", "frames", "classes")
+
+
+def _networks_alone(path, overrides):
+    """What of the YAML describes networks, with every reference resolved and every placeholder filled."""
     if not Path(path).is_file():
         raise keys.RecipeError(f"{path}: no such file")
     tree = keys.read(path)
     unknown = [key for key in overrides if key not in tree]
     if unknown:
         raise keys.RecipeError(f"--{unknown[0]}: {path} has no such key{keys.nearest(unknown[0], tree)}")
-    if "modules" not in tree:
+    if not {"modules", "classifier"} & set(tree):
         raise keys.RecipeError(f"{path}: lacks the key modules, there is nothing to describe")
     given = {key: "not-needed" for key, node in tree.items() if keys.is_placeholder(node)}
     with open(path, encoding="utf-8") as file:
         resolved = ruamel.yaml.YAML().load(resolve_references(file, {**given, **overrides}))
     text = io.StringIO()
-    ruamel.yaml.YAML().dump({"modules": resolved["modules"]}, text)
+    wanted = NETWORKS[:1] if "modules" in tree else NETWORKS[1:]
+    ruamel.yaml.YAML().dump({key: resolved[key] for key in wanted if key in tree}, text)
     return text.getvalue()
 
 

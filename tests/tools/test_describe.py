@@ -72,14 +72,22 @@ def test_sizes_are_published_with_biases(describe, capsys):
     assert json.loads(capsys.readouterr().out)["qk_bias"] is True
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+@pytest.mark.parametrize("path", RECIPES, ids=[f"{path.parent.parent.name}-{path.stem}" for path in RECIPES])
 def test_every_recipe_is_described_without_data(describe, capsys, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     describe.main([str(path)])
     parameters = json.loads(capsys.readouterr().out)["parameters"]
     assert parameters["total"] == sum(parameters["by_module"].values()) > 0
-    assert {"frontend", "Transformer"} <= set(parameters["by_module"])
+    asr = path.parent.parent.name == "LibriSpeech"
+    assert ({"frontend", "Transformer"} if asr else {"classifier"}) <= set(parameters["by_module"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("corpus, total", [("SHD", 261_632), ("SSC", 1_709_824), ("GSC", 1_709_824)])
+def test_the_recipes_of_spikescr_have_the_published_count(describe, capsys, corpus, total):
+    for name in ("spikescr", "spikescr_kdcl"):
+        describe.main([str(ROOT / "recipes" / corpus / "hparams" / f"{name}.yaml")])
+        assert json.loads(capsys.readouterr().out)["parameters"]["total"] == total
 
 
 @pytest.mark.parametrize("name", ["iml_spikeformer", "transformer"])
@@ -135,7 +143,7 @@ def test_bad_arguments_end_in_one_line(describe, capsys, arguments, message):
 
 def test_the_command_line_is_fast_and_prints_json_alone(tmp_path):
     began = time.monotonic()
-    ended = run(RECIPES[0], "--d_model=32", "--nhead=2", folder=tmp_path)
+    ended = run(ROOT / "recipes" / "LibriSpeech" / "hparams" / "transformer.yaml", "--d_model=32", "--nhead=2", folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["parameters"]["total"] > 0
     assert time.monotonic() - began < 60 and list(tmp_path.iterdir()) == []
