@@ -26,13 +26,13 @@ DIGITS = "zero one two three four five six seven eight nine".split()
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A sound tree: 35 words of six speakers, one of whom tests and one validates."""
-    return fake.make_tree(tmp_path_factory.mktemp("gsc") / "SpeechCommands")
+    return fake.make_tree(tmp_path_factory.mktemp("gsc") / "GSC")
 
 
 @pytest.fixture
 def tree(sound, tmp_path):
     """A copy of the sound tree, to be damaged."""
-    return shutil.copytree(sound, tmp_path / "SpeechCommands")
+    return shutil.copytree(sound, tmp_path / "GSC")
 
 
 def prepare(tree, tmp_path, **options):
@@ -242,7 +242,7 @@ def test_files_without_nohash_are_left_out(tree, tmp_path, caplog):
     fake.clip(tree).rename(tree / "yes" / "test.wav")
     assert prepare(tree, tmp_path).counts["train"]["utterances"] == 139
     told = [r.getMessage() for r in caplog.records if "without _nohash_" in r.getMessage()]
-    assert told == ["SpeechCommands: left out 1 files without _nohash_ in their names, the first is yes/test.wav"]
+    assert told == ["GSC: left out 1 files without _nohash_ in their names, the first is yes/test.wav"]
 
 
 def test_foreign_files_are_no_clips(tree, tmp_path):
@@ -257,7 +257,7 @@ def test_wrong_folder(tmp_path, given):
     folder = given and str(tmp_path / given)
     with pytest.raises(DataError) as error:
         gsc.prepare(folder, str(tmp_path / "save"))
-    assert repr(folder) in str(error.value) or f"{folder} holds none of the splits of SpeechCommands" in str(error.value)
+    assert repr(folder) in str(error.value) or f"{folder} holds none of the splits of GSC" in str(error.value)
     assert "--data_folder=synthetic" in str(error.value) and gsc.LAYOUT in str(error.value)
 
 
@@ -308,7 +308,7 @@ NO_TASK = {
     "no such word": (
         None,
         {"classes": ["yes", "yess"]},
-        r"classes: 'yess' is no word of SpeechCommands and no folder of .*; did you mean 'yes'\?",
+        r"classes: 'yess' is no word of GSC and no folder of .*; did you mean 'yes'\?",
     ),
     "empty class": (
         lists_without("bed"),

@@ -21,7 +21,7 @@ FEW = ["backward", "go", "no", "yes"]
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
     """A small twin of four words."""
-    return gsc.make(tmp_path_factory.mktemp("twin") / "SpeechCommands", 5, SMALL, FEW)
+    return gsc.make(tmp_path_factory.mktemp("twin") / "GSC", 5, SMALL, FEW)
 
 
 def digest(folder):

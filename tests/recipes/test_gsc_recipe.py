@@ -80,7 +80,7 @@ def history(folder):
 @pytest.mark.parametrize("name", [MINI, "spikescr", "lif_network_mini"])
 def test_every_yaml_for_one_number_of_frames_trains(train, tmp_path, name):
     results = train(name)
-    assert (results["task"], results["corpus"], results["model"]) == ("classify", "SpeechCommands", name)
+    assert (results["task"], results["corpus"], results["model"]) == ("classify", "GSC", name)
     assert set(results["metrics"]) == {"valid", "test"} and results["labels"] == WORDS and results["frames"] == 100
     assert torch.tensor(results["confusion"]["test"]).sum(1).tolist() == [2, 2, 2]
     assert results["firing_rate"] and results["energy"]["full"]["mJ"] < results["energy"]["full"]["twin_mJ"]

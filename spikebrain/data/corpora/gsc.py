@@ -23,7 +23,7 @@ from spikebrain.data.preparation import Corpus, File, Options, Published, Skippe
 
 logger = logging.getLogger(__name__)
 
-NAME = "SpeechCommands"
+NAME = "GSC"
 RATE = 16000
 CLIP = 16000  # samples of a piece of silence, as long as a recorded word
 SPLITS = ("train", "valid", "test")
