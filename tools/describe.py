@@ -21,6 +21,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from spikebrain import lobes, registry
+from spikebrain.spelling import did_you_mean
 from spikebrain.training import keys, results
 
 
@@ -66,8 +67,8 @@ def published(name, **changes):
     """The whole published model around the registered size ``name``, with ``changes`` to its encoder."""
     sizes = [entry.name for entry in registry.entries("size")]
     if name not in sizes:
-        raise ValueError(f"{name} is no published size{keys.nearest(name, sizes)}; there are: {', '.join(sizes)}")
-    changes = {**lobes.as_published(name), **changes}
+        raise ValueError(f"{name} is no published size; there are: {', '.join(sizes)}{did_you_mean(name, sizes)}")
+    changes = {**registry.entry(name).as_published, **changes}
     try:
         modules = _without_memory(lambda: lobes.published(name, **changes))
     except TypeError as error:
@@ -85,7 +86,7 @@ def _networks_alone(path, overrides):
     tree = keys.read(path)
     unknown = [key for key in overrides if key not in tree]
     if unknown:
-        raise keys.RecipeError(f"--{unknown[0]}: {path} has no such key{keys.nearest(unknown[0], tree)}")
+        raise keys.RecipeError(f"--{unknown[0]}: {path} has no such key{did_you_mean(unknown[0], tree)}")
     if not {"modules", "classifier"} & set(tree):
         raise keys.RecipeError(f"{path}: lacks the key modules, there is nothing to describe")
     given = {key: "not-needed" for key, node in tree.items() if keys.is_placeholder(node)}

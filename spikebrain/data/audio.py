@@ -9,6 +9,9 @@ from speechbrain.dataio import audio_io
 
 from spikebrain.data.manifest import DataError
 
+# What writes a WAV file to a pipe cannot know its length: it promises 0xffffffff bytes of audio, or (SoX) just below 2 GiB.
+OPEN = 0x7FFF0000
+
 
 def check_audio(wav, name):
     """Returns ``wav`` when it has samples and all of them are finite.
@@ -59,6 +62,8 @@ def load(path, sample_rate):
 def probe(path, sample_rate, decode):
     """Looks at a file before training: its number of samples and what is wrong with it.
 
+    The decoder takes a WAV file cut short for a shorter one: it is found by the bytes of audio that its header promises.
+
     Arguments
     ---------
     path : str
@@ -92,7 +97,9 @@ def _format_problem(rate, channels, sample_rate):
 
 
 def _content_problem(file, decode):
-    frames = file.frames
+    frames, problem = file.frames, _cut_wav(file)
+    if problem:
+        return problem
     if frames == 0:
         return "holds 0 samples: restore the file"
     try:
@@ -112,6 +119,30 @@ def _truncated(file, got, more=""):
         f"is truncated or damaged: its header promises {file.frames} samples ({file.frames / file.samplerate:.2f} s), "
         f"its {size} bytes give {got or 'fewer'}{more}: restore the file"
     )
+
+
+def _cut_wav(file):
+    if file.format not in ("WAV", "WAVEX"):
+        return None
+    promised, there = _audio_bytes(file.name)
+    if there >= promised:
+        return None
+    left = f"{there} are there ({file.frames} samples, {file.frames / file.samplerate:.2f} s)"
+    return f"is truncated or damaged: its header promises {promised} bytes of audio, {left}: restore the file"
+
+
+def _audio_bytes(path):
+    """Bytes of audio that a RIFF file promises, and that follow; (0, 0) where it does not say (a stream, another byte order)."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF":
+            return 0, 0
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return (0 if size >= OPEN else size), os.path.getsize(path) - file.tell()
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return 0, 0
 
 
 def _not_finite(wav):

@@ -31,6 +31,7 @@ from speechbrain.utils.logger import get_logger
 from spikebrain.data.classification import augment_alike
 from spikebrain.data.manifest import write_atomic
 from spikebrain.learning import kdcl
+from spikebrain.spelling import did_you_mean
 from spikebrain.training import classify, keys, results
 from spikebrain.training.checkpoints import Checkpointer, CheckpointError
 from spikebrain.training.classify import Classifier, Course
@@ -214,7 +215,7 @@ def _check_arms(arms):
         raise keys.RecipeError(f"arms: {arms!r} is no list of arms: give some of [{', '.join(ARMS)}]")
     for arm in arms:
         if arm not in ARMS:
-            raise keys.RecipeError(f"arms: there is no {arm!r}{keys.nearest(str(arm), ARMS)}; there are {', '.join(ARMS)}")
+            raise keys.RecipeError(f"arms: there is no {arm!r}; there are {', '.join(ARMS)}{did_you_mean(arm, ARMS)}")
 
 
 def options_of(hparams):

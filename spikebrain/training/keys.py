@@ -5,13 +5,14 @@ code ever looks at, and not a misspelt key handed to an included block. Here bot
 before anything is built, with the nearest known name.
 """
 
-import difflib
 import os
 import re
 from pathlib import Path
 
 import ruamel.yaml
 from speechbrain.utils.run_opts import RunOptions
+
+from spikebrain.spelling import did_you_mean
 
 _REFERENCE = re.compile(r"<([A-Za-z_]\w*)")
 
@@ -96,16 +97,10 @@ def is_placeholder(node):
     return _tag(node) == "!PLACEHOLDER"
 
 
-def nearest(name, names):
-    """``, did you mean X?``, or nothing when no name is near."""
-    close = difflib.get_close_matches(name, [str(n) for n in names], n=1, cutoff=0.6)
-    return f", did you mean {close[0]}?" if close else ""
-
-
 def _compare(given, names, message):
     for key in given:
         if key not in names:
-            raise RecipeError(message.format(key) + (nearest(key, names) or f"; known keys: {', '.join(sorted(map(str, names)))}"))
+            raise RecipeError(message.format(key) + (did_you_mean(key, names) or f"; known keys: {', '.join(sorted(map(str, names)))}"))
 
 
 def _tag(node):

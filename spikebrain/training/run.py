@@ -20,6 +20,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from spikebrain.data.manifest import DataError
 from spikebrain.kernels import native
+from spikebrain.spelling import did_you_mean
 from spikebrain.training import keys, results
 from spikebrain.training.checkpoints import CheckpointError
 
@@ -101,7 +102,7 @@ def _chosen(task, file, overrides):
     tasks = {module.__name__.rpartition(".")[2]: module for module in (task if isinstance(task, tuple) else (task,))}
     name = overrides.get("task", keys.read(file).get("task")) or next(iter(tasks))
     if name not in tasks:
-        raise keys.RecipeError(f"{file}: task: {name} is none of this recipe's: {', '.join(tasks)}{keys.nearest(name, tasks)}")
+        raise keys.RecipeError(f"{file}: task: {name} is none of this recipe's: {', '.join(tasks)}{did_you_mean(name, tasks)}")
     return tasks[name]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+pytest.register_assert_rewrite("preparing")
 
 import fake_librispeech  # noqa: E402
 

@@ -1,16 +1,20 @@
 """The SSC preparer: three files, three splits."""
 
 import re
+from functools import partial
 
 import fake_events as fake
 import numpy as np
+import preparing
 import pytest
 
-from spikebrain.data import manifest
 from spikebrain.data.corpora import ssc
-from spikebrain.data.events import COLUMNS
 from spikebrain.data.manifest import DataError
 from spikebrain.data.preparation import Published
+
+prepare = partial(preparing.prepare, ssc)
+refusal = partial(preparing.refusal, ssc)
+manifests = partial(preparing.manifests, ssc)
 
 
 @pytest.fixture
@@ -19,13 +23,9 @@ def folder(tmp_path):
     return fake.make_ssc(tmp_path / "SSC")
 
 
-def prepare(folder, tmp_path, **options):
-    return ssc.prepare(str(folder), str(tmp_path / "save"), **options)
-
-
 def test_splits_are_files(folder, tmp_path):
     done = prepare(folder, tmp_path)
-    rows = {split: manifest.read(path, COLUMNS) for split, path in done.manifests.items()}
+    rows = manifests(done)
     assert {split: len(found) for split, found in rows.items()} == {"train": 70, "valid": 35, "test": 35}
     assert all({row.label for row in found} == set(fake.SSC_KEYS) for found in rows.values())
     assert all(row.wav == f"ssc_{split}.h5#{number}" for split, found in rows.items() for number, row in enumerate(found))
@@ -46,9 +46,7 @@ def test_a_class_without_a_recording_is_told(folder, tmp_path):
 
 def test_a_bad_recording_is_named(folder, tmp_path):
     fake.replace_row(folder / "ssc_test.h5", 34, units=np.array([1], np.uint16))
-    with pytest.raises(DataError) as error:
-        prepare(folder, tmp_path)
-    assert re.match(r"ssc_test\.h5#34: has \d+ times but 1 units", str(error.value))
+    assert re.match(r"ssc_test\.h5#34: has \d+ times but 1 units", refusal(folder, tmp_path))
 
 
 def test_missing_file(folder, tmp_path):

@@ -116,7 +116,7 @@ def test_no_split_is_needed_but_one_to_train_on(train, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"n_epoch": 3}, "--n_epoch: .* has no such key, did you mean number_of_epochs"),
+        ({"n_epoch": 3}, "--n_epoch: .* has no such key; did you mean number_of_epochs"),
         ({"data_folder": None}, "(?s)data_folder.*train-clean-100/103/1240.*synthetic"),
         ({"data_folder": "/nowhere/at/all"}, "(?s)'/nowhere/at/all' is not a folder.*--data_folder="),
         ({"test_splits": ["test-other"]}, "split 'test-other' is not there"),

@@ -63,7 +63,7 @@ def test_published_sizes_of_spikescr(describe, capsys, size, changes, total):
 
 
 def test_an_unknown_change_is_one_line_that_names_the_nearest(describe):
-    with pytest.raises(SystemExit, match="no option 'gates': did you mean gate"):
+    with pytest.raises(SystemExit, match="no option 'gates'; did you mean gate"):
         describe.main(["--size", "spikescr_1l_16_256", "--gates=False"])
 
 
@@ -130,8 +130,8 @@ def test_a_module_that_cannot_be_built_without_memory_is_built_with_it(describe)
     "arguments, message",
     [
         (["no.yaml"], "no.yaml: no such file"),
-        (["--size", "iml_spikeformer_aishell_13"], "is no published size, did you mean iml_spikeformer_aishell"),
-        ([RECIPES[0], "--d_modle=3"], "has no such key, did you mean d_model?"),
+        (["--size", "iml_spikeformer_aishell_13"], "; did you mean iml_spikeformer_aishell_"),
+        ([RECIPES[0], "--d_modle=3"], "has no such key; did you mean d_model?"),
     ],
 )
 def test_bad_arguments_end_in_one_line(describe, capsys, arguments, message):

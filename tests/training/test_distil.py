@@ -324,7 +324,7 @@ def test_equal_computation_by_hand():
         ({"frames": [100, 40, 40]}, "frames: .* stage 2 has 40 frames after 40"),
         ({"frames": [100]}, r"frames: \[100\] is a single stage"),
         ({"frames": 100}, r"frames: \[100\] is a single stage"),
-        ({"arms": ["kdlc"]}, "arms: there is no 'kdlc', did you mean kdcl"),
+        ({"arms": ["kdlc"]}, "arms: there is no 'kdlc'; there are kdcl, .*; did you mean kdcl"),
         ({"arms": "kdcl"}, "arms: 'kdcl' is no list"),
         ({"arms": []}, r"arms: \[\] is no list of arms"),
         ({"kd_epochs": 0}, "kd_epochs: 0 trains nothing"),

@@ -40,9 +40,9 @@ def test_a_good_file_passes(recipe):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"rat": 1}, "--rat: .*main.yaml has no such key, did you mean rate?"),
+        ({"rat": 1}, "--rat: .*main.yaml has no such key; did you mean rate?"),
         ({"zzzzzz": 1}, "--zzzzzz: .* has no such key; known keys: .*rate"),
-        ({"net": {"widht": 3}}, "--net: blocks/net.yaml has no key widht, did you mean width?"),
+        ({"net": {"widht": 3}}, "--net: blocks/net.yaml has no key widht; did you mean width?"),
     ],
 )
 def test_unknown_overrides(recipe, overrides, message):
@@ -51,7 +51,7 @@ def test_unknown_overrides(recipe, overrides, message):
 
 
 def test_a_key_that_nothing_reads(recipe):
-    with pytest.raises(keys.RecipeError, match="main.yaml: nothing reads the key rtae, did you mean rate?"):
+    with pytest.raises(keys.RecipeError, match="main.yaml: nothing reads the key rtae; did you mean rate?"):
         keys.check(recipe(MAIN.replace("rate:", "rtae:")), {}, KNOWN)
 
 
@@ -66,7 +66,7 @@ def test_run_options_of_the_host_are_known(recipe):
 
 
 def test_a_misspelt_key_handed_to_an_included_file(recipe):
-    with pytest.raises(keys.RecipeError, match="blocks/net.yaml has no key witdh, did you mean width?"):
+    with pytest.raises(keys.RecipeError, match="blocks/net.yaml has no key witdh; did you mean width?"):
         keys.check(recipe(MAIN.replace("    width:", "    witdh:")), {}, KNOWN)
 
 

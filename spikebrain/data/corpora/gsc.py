@@ -8,7 +8,6 @@ A task is chosen by ``classes``: all 35 words, the paper's 12 classes (ten comma
 words, silence), or any words of the folder, also of another corpus in this layout.
 """
 
-import difflib
 import hashlib
 import logging
 import math
@@ -20,6 +19,7 @@ from dataclasses import dataclass, replace
 from spikebrain.data import audio, preparation
 from spikebrain.data.manifest import CLASS_COLUMNS, DataError, Utterance
 from spikebrain.data.preparation import Corpus, File, Options, Published, Skipped
+from spikebrain.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -116,12 +116,6 @@ def _own_words(classes):
     return tuple(sorted(classes))
 
 
-def nearest(word, known):
-    """A hint that names the word of ``known`` that is most like ``word``, or nothing."""
-    close = difflib.get_close_matches(word, sorted(known), 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def published(classes=35, split_by="official"):
     """Split -> Published, for the task ``classes``.
 
@@ -183,7 +177,7 @@ def describe(classes=35, split_by="official", seed=1234):
     """
     names = labels(classes)
     if split_by not in SPLIT_BY:
-        raise DataError(f"split_by: {split_by!r} is none of {', '.join(SPLIT_BY)}{nearest(str(split_by), SPLIT_BY)}")
+        raise DataError(f"split_by: {split_by!r} is none of {', '.join(SPLIT_BY)}{did_you_mean(split_by, SPLIT_BY)}")
     task = Task(names, split_by, seed)
     return Corpus(
         name=NAME,
@@ -276,7 +270,7 @@ class Task:
         missing = [word for word in self.words if word not in folders]
         for word in missing:
             if word not in WORDS:
-                hint = nearest(word, {*WORDS, *folders})
+                hint = did_you_mean(word, {*WORDS, *folders})
                 raise DataError(f"classes: {word!r} is no word of {NAME} and no folder of {data_folder}{hint}")
         have = f"; there are {len(folders)} word folders: [{', '.join(folders)}]"
         if missing:
@@ -353,7 +347,7 @@ class Task:
         for file in files:
             if not file.path.startswith(NOISE):
                 continue
-            samples, problem = probe_wav(os.path.join(data_folder, file.path), True)
+            samples, problem = audio.probe(os.path.join(data_folder, file.path), RATE, True)
             if not problem and samples < CLIP:
                 problem = f"lasts {samples} samples, a piece of silence needs {CLIP}: restore the file"
             if problem:
@@ -430,36 +424,8 @@ def probe(data_folder, utterance, whole):
     """Seconds of an utterance and what is wrong with it, or None; silence was looked at when it was cut."""
     if utterance.label == SILENCE:
         return CLIP / RATE, None
-    samples, problem = probe_wav(os.path.join(data_folder, utterance.wav), whole)
+    samples, problem = audio.probe(os.path.join(data_folder, utterance.wav), RATE, whole)
     return samples / RATE, problem
-
-
-def probe_wav(path, whole):
-    """As :func:`spikebrain.data.audio.probe`, and finds WAV files cut short, which the decoder takes for shorter ones."""
-    samples, problem = audio.probe(path, RATE, whole)
-    if problem:
-        return 0, problem
-    promised, there = _data_bytes(path)
-    if there >= promised:
-        return samples, None
-    expected = promised // round(there / samples)
-    size = os.path.getsize(path)
-    what = f"its header promises {expected} samples ({expected / RATE:.2f} s), its {size} bytes give {samples}"
-    return 0, f"is truncated: {what}: restore the file"
-
-
-def _data_bytes(path):
-    """Bytes of audio that a RIFF file promises, and that follow; (0, 0) where it does not say (a stream, another format)."""
-    with open(path, "rb") as file:
-        if file.read(4) != b"RIFF":
-            return 0, 0
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            size = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                return (0 if size == 2**32 - 1 else size), os.path.getsize(path) - file.tell()
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return 0, 0
 
 
 CORPUS = describe()

@@ -4,13 +4,47 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from spikebrain.data.manifest import DataError, write_atomic
+from spikebrain.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
 STAMP = "synthetic.json"
+
+
+def choose_utterances(given, default, corpus, what="utterances", splits=None):
+    """The option ``utterances`` of a twin's ``make``: what is given, once it is checked, or the default; a new dict.
+
+    Arguments
+    ---------
+    given : mapping or None
+        Split -> number.
+    default : mapping
+        The same, where nothing is given.
+    corpus, what : str
+        The corpus, and what is counted, for messages.
+    splits : collection of str or None
+        The splits that the twin can have, where they are more than those of ``default``.
+
+    Raises
+    ------
+    DataError
+        No mapping, an unknown split, or a number that is no whole one of at least 1.
+    """
+    splits = splits or default
+    if not isinstance(given, Mapping | None):
+        example = f"{{{next(iter(splits))}: 10}}"
+        raise DataError(f"utterances: {given!r} does not say how many {what} each split has: write for example {example}")
+    for split, number in (given or {}).items():
+        if split not in splits:
+            choice = f"choose from {', '.join(splits)}{did_you_mean(split, splits)}"
+            raise DataError(f"utterances: the synthetic {corpus} has no split {split!r}: {choice}")
+        if not isinstance(number, int) or number < 1:
+            raise DataError(f"utterances: split {split!r}: {number!r} {what}: ask for a whole number of at least 1, or leave the split out")
+    return dict(default if given is None else given)
 
 
 def make_folder(out, settings, fill):

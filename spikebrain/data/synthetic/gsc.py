@@ -17,11 +17,12 @@ from importlib.metadata import version
 import numpy as np
 import soundfile
 
-from spikebrain.data.corpora.gsc import LISTS, NOISE, WORDS, nearest
+from spikebrain.data.corpora.gsc import LISTS, NOISE, WORDS
 from spikebrain.data.manifest import DataError
 from spikebrain.data.synthetic import librispeech
-from spikebrain.data.synthetic.folder import make_folder
+from spikebrain.data.synthetic.folder import choose_utterances, make_folder
 from spikebrain.data.synthetic.speech import Voice, speak_at
+from spikebrain.spelling import did_you_mean
 
 VERSION = 1
 RATE = 16000
@@ -76,16 +77,11 @@ def make(out, seed=1234, utterances=None, words=None):
     ImportError
         espeakng_loader is not installed, naming the extra.
     """
-    utterances = dict(UTTERANCES if utterances is None else utterances)
+    utterances = choose_utterances(utterances, UTTERANCES, "Speech Commands", "clips a word")
     words = sorted(set(WORDS if words is None else words))
-    for split, number in utterances.items():
-        if split not in VOICES:
-            raise DataError(f"split {split!r} is not one of Speech Commands': choose from {', '.join(VOICES)}")
-        if number < 1:
-            raise DataError(f"split {split!r}: {number} clips a word: ask for at least 1, or leave the split out")
     for word in words:
         if word not in WORDS:
-            raise DataError(f"words: {word!r} is no word of Speech Commands{nearest(word, WORDS)}")
+            raise DataError(f"words: {word!r} is no word of Speech Commands{did_you_mean(word, WORDS)}")
     settings = {"corpus": "gsc", "version": VERSION, "seed": seed, "utterances": utterances, "words": words}
     return make_folder(out, {**settings, "espeak": version("espeakng-loader")}, lambda folder: _fill(folder, seed, utterances, words))
 

@@ -18,8 +18,7 @@ from importlib.metadata import version
 import numpy as np
 import soundfile
 
-from spikebrain.data.manifest import DataError
-from spikebrain.data.synthetic.folder import make_folder
+from spikebrain.data.synthetic.folder import choose_utterances, make_folder
 from spikebrain.data.synthetic.speech import Voice, speak_at
 
 VERSION = 1
@@ -115,12 +114,7 @@ def make(out, seed=1234, utterances=None):
     ImportError
         espeakng_loader is not installed, naming the extra.
     """
-    utterances = dict(UTTERANCES if utterances is None else utterances)
-    for split, number in utterances.items():
-        if split not in SPLITS:
-            raise DataError(f"split {split!r} is not one of LibriSpeech's: choose from {', '.join(SPLITS)}")
-        if number < 1:
-            raise DataError(f"split {split!r}: {number} utterances: ask for at least 1, or leave the split out")
+    utterances = choose_utterances(utterances, UTTERANCES, "LibriSpeech", splits=SPLITS)
     settings = {"corpus": "librispeech", "version": VERSION, "seed": seed, "utterances": utterances, "espeak": version("espeakng-loader")}
     return make_folder(out, settings, lambda folder: _fill(folder, seed, utterances))
 

@@ -14,10 +14,9 @@ from importlib.metadata import version
 
 import numpy as np
 
-from spikebrain.data.manifest import DataError
 from spikebrain.data.synthetic import event_file
 from spikebrain.data.synthetic.event_file import RATE
-from spikebrain.data.synthetic.folder import make_folder
+from spikebrain.data.synthetic.folder import choose_utterances, make_folder
 from spikebrain.data.synthetic.speech import Voice, speak_at
 
 VERSION = 1
@@ -83,12 +82,7 @@ def make(out, seed=1234, utterances=None):
     ImportError
         espeakng_loader or h5py is not installed, naming the extra.
     """
-    utterances = dict(UTTERANCES if utterances is None else utterances)
-    for split, number in utterances.items():
-        if split not in UTTERANCES:
-            raise DataError(f"split {split!r} is no file of SHD: choose from {', '.join(UTTERANCES)}")
-        if number < 1:
-            raise DataError(f"split {split!r}: {number} recordings: ask for at least 1, or leave the split out")
+    utterances = choose_utterances(utterances, UTTERANCES, "SHD", "recordings")
     settings = {"corpus": "shd", "version": VERSION, "seed": seed, "utterances": utterances, "espeak": version("espeakng-loader")}
     return make_folder(out, settings, lambda folder: _fill(folder, seed, utterances))
 

@@ -10,9 +10,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from spikebrain.data.manifest import DataError
 from spikebrain.data.synthetic import event_file, gsc
-from spikebrain.data.synthetic.folder import make_folder
+from spikebrain.data.synthetic.folder import choose_utterances, make_folder
 
 VERSION = 1
 
@@ -48,12 +47,7 @@ def make(out, seed=1234, utterances=None):
     ImportError
         espeakng_loader or h5py is not installed, naming the extra.
     """
-    utterances = dict(UTTERANCES if utterances is None else utterances)
-    for split, number in utterances.items():
-        if split not in UTTERANCES:
-            raise DataError(f"split {split!r} is not one of SSC's: choose from {', '.join(UTTERANCES)}")
-        if number < 1:
-            raise DataError(f"split {split!r}: {number} recordings a word: ask for at least 1, or leave the split out")
+    utterances = choose_utterances(utterances, UTTERANCES, "SSC", "recordings a word")
     settings = {"corpus": "ssc", "version": VERSION, "gsc": gsc.VERSION, "seed": seed, "utterances": utterances}
     return make_folder(out, {**settings, "espeak": version("espeakng-loader")}, lambda folder: _fill(folder, seed, utterances))
 
