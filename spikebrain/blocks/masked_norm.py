@@ -37,6 +37,7 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def extra_repr(self):
+        """What it was built with, for ``print``."""
         return f"{self.channels}, eps={self.eps}, momentum={self.momentum}"
 
     def forward(self, x, lengths=None):
@@ -93,9 +94,7 @@ class MaskedBatchNorm(nn.Module):
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
-            unbiased = found.var * (found.frames / (found.frames - 1).clamp(min=1))
-            self.running_mean.lerp_(found.mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            batch_norm.update_(self.running_mean, self.running_var, found, self.momentum)
 
 
 class NormedNeuron(nn.Module):
@@ -133,6 +132,7 @@ class FrameConstantDropout(nn.Module):
         self.p = p
 
     def extra_repr(self):
+        """What it was built with, for ``print``."""
         return f"p={self.p}"
 
     def gain(self, x):

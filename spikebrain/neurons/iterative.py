@@ -20,11 +20,13 @@ class _Rectangle(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, distance):
+        """1 where ``distance`` to the threshold, of any shape, is not below 0, else 0; keeps one bool an element."""
         ctx.save_for_backward(distance.abs() <= 0.5)
         return (distance >= 0).to(distance.dtype)
 
     @staticmethod
     def backward(ctx, grad):
+        """The gradient where the membrane was within half a unit of the threshold, 0 elsewhere."""
         return grad * ctx.saved_tensors[0]
 
 
@@ -47,6 +49,7 @@ class IterativeLIF(nn.Module):
         self.channels, self.levels, self.decay, self.threshold = channels, levels, decay, threshold
 
     def extra_repr(self):
+        """What it was built with, for ``print``."""
         return f"{self.channels}, levels={self.levels}, decay={self.decay}, threshold={self.threshold}"
 
     def forward(self, x, lengths=None, state=None):

@@ -16,6 +16,7 @@ from spikebrain import lengths as frames
 from spikebrain import operands
 from spikebrain.kernels import lif, surrogate
 from spikebrain.neurons.multilevel import firing_event
+from spikebrain.neurons.switches import check_word
 
 RESETS = ("hard", "soft")
 
@@ -64,6 +65,7 @@ class LIF(nn.Module):
         self.options = _options(threshold, reset, detach_reset, surrogate, alpha)
 
     def extra_repr(self):
+        """What it was built with, for ``print``; without the decay where it is learned."""
         o = self.options
         decay = f"decay={self.decay}, " if hasattr(self, "decay") else ""
         reset = "soft" if o.soft else "hard"
@@ -141,7 +143,7 @@ class LIF(nn.Module):
 
     def _start(self, x, state):
         if state is None:
-            return x.new_zeros(x.shape[0], self.channels)
+            return None
         if state.membrane.shape != (x.shape[0], self.channels):
             raise ValueError(
                 f"the state's membrane is {tuple(state.membrane.shape)}, x needs {(x.shape[0], self.channels)}: "
@@ -173,8 +175,7 @@ class PLIF(LIF):
         super().__init__(channels, decay, **options)
         if not 0 < decay < 1:
             raise ValueError(f"decay is {decay}: a decay that is learned begins inside 0 to 1")
-        if decay_per not in ("layer", "channel"):
-            raise ValueError(f"decay_per is {decay_per!r}: choose layer or channel")
+        check_word("decay_per", decay_per, ("layer", "channel"))
         del self.decay  # the number it begins with
         self.logit = nn.Parameter(torch.full((1 if decay_per == "layer" else channels,), math.log(decay / (1 - decay))))
 
@@ -184,8 +185,7 @@ class PLIF(LIF):
 
 
 def _options(threshold, reset, detach_reset, name, alpha):
-    if reset not in RESETS:
-        raise ValueError(f"reset is {reset!r}: choose one of {', '.join(RESETS)}")
+    check_word("reset", reset, RESETS)
     if threshold <= 0 or alpha <= 0:
         raise ValueError(f"threshold {threshold} and alpha {alpha} must be positive")
     return lif.FireOptions(float(threshold), reset == "soft", bool(detach_reset), surrogate.check(name), float(alpha))

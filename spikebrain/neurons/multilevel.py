@@ -19,16 +19,11 @@ from torch import nn
 from spikebrain import lengths as frames
 from spikebrain import operands
 from spikebrain.kernels import multilevel
-
-_CHOICES = {
-    "rounding": ("floor", "round"),
-    "output_scale": ("1/T", "none", "channel"),
-    "sync": ("batch", "running", "none"),
-}
+from spikebrain.neurons.switches import Switches, one_of
 
 
 @dataclass(frozen=True)
-class FiringOptions:
+class FiringOptions(Switches):
     """How a multi-level neuron scales, rounds and learns; the defaults are ours where the paper is silent.
 
     Arguments
@@ -56,20 +51,19 @@ class FiringOptions:
         Use the running average in training too.
     """
 
+    model = "MultiLevelSpike"
     threshold: float = 1.0
-    rounding: str = "floor"
-    output_scale: str = "1/T"
+    rounding: str = one_of("floor", "round")
+    output_scale: str = one_of("1/T", "none", "channel")
     grad_through_scale: bool = True
     momentum: float = 0.1
     eps: float = 1e-2
     statistic: float = 1.0
-    sync: str = "batch"
+    sync: str = one_of("batch", "running", "none")
     running_in_training: bool = False
 
     def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        super().__post_init__()
         if not 0 < self.statistic <= 1:
             raise ValueError(f"statistic is {self.statistic}: give 1 for the maximum or a quantile in (0, 1)")
         if self.threshold <= 0 or self.eps <= 0:
@@ -120,6 +114,7 @@ class MultiLevelSpike(nn.Module):
             self.register_buffer("running_max", torch.zeros(channels))
 
     def extra_repr(self):
+        """What it was built with, for ``print``."""
         return f"{self.channels}, levels={self.levels}, mode={self.mode!r}"
 
     def forward(self, x, lengths=None, state=None):
@@ -233,9 +228,7 @@ class MultiLevelSpike(nn.Module):
 def firing_event(neuron, spikes):
     """The :class:`operands.Firing` of one batch of spikes."""
     level = spikes.level.flatten(0, -2)
-    return operands.Firing(
-        neuron, level.double().sum(0), int(spikes.counts.sum()), spikes.levels, (level == spikes.levels).double().sum(0)
-    )
+    return operands.Firing(neuron, level.double().sum(0), int(spikes.counts.sum()), spikes.levels, (level == spikes.levels).double().sum(0))
 
 
 def _max_over_processes(values):

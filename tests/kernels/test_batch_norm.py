@@ -147,7 +147,7 @@ def test_sums_in_double_precision_survive_a_large_mean(implementation):
     """A mean 1000 times the spread: a variance from float32 sums of squares would be noise, or negative."""
     made = inputs_of((4, 200, 3), torch.float32)
     made["x"] = torch.randn(4, 200, 3, generator=torch.Generator().manual_seed(0)) + 1000
-    moments = batch_norm.moments(made["x"], made["counts"], implementation)
+    moments = batch_norm.Moments(batch_norm.moments(made["x"], made["counts"], implementation))
     rows = made["x"].double()[torch.arange(200) < made["counts"].unsqueeze(1)]
     assert torch.allclose(moments.var, rows.var(0, unbiased=False), rtol=1e-6) and moments.var.dtype == torch.float64
     assert torch.allclose(moments.mean, rows.mean(0), rtol=1e-12) and moments.frames == len(rows)

@@ -34,7 +34,8 @@ def run(implementation, made, options):
     """Spikes, final membrane and all gradients of a loss that reads both with random weights."""
     leaves = {k: made[k].detach().requires_grad_() for k in LEARNED if made[k] is not None}  # a copy would lose the layout
     affine = lif.Affine(leaves["scale"], leaves["shift"]) if "scale" in leaves else None
-    y, code, end = lif.fire(leaves["x"], affine, leaves["decay"], leaves["start"], made["gain"], made["counts"], options, implementation)
+    start = leaves.get("start")
+    y, code, end = lif.fire(leaves["x"], affine, leaves["decay"], start, made["gain"], made["counts"], options, implementation)
     weighted_sum(y, end).backward()
     return {"y": y.detach(), "code": code, "end": end.detach(), **{f"d{name}": leaf.grad for name, leaf in leaves.items()}}
 
@@ -137,6 +138,17 @@ def test_chunks_with_carried_membranes_are_the_whole_and_so_are_their_gradients(
         weighted_sum(y, membrane).backward()
         found = {"y": y.detach(), "code": code, "end": membrane.detach()} | {f"d{k}": v.grad for k, v in leaves.items()}
         checking.agree(whole, found)
+
+
+@pytest.mark.parametrize("implementation", ["reference", *FAST])
+def test_no_start_is_membranes_at_rest(implementation):
+    made = inputs_of((3, 9, 70), torch.float64)
+    made["start"].zero_()
+    expected = run(implementation, made, DEFAULT)
+    del expected["dstart"]
+    made["start"] = None
+    found = run(implementation, made, DEFAULT)
+    assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in found)
 
 
 @pytest.mark.parametrize("implementation", FAST)

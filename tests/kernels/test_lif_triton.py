@@ -184,6 +184,17 @@ def test_neurons_behind_a_normalisation_agree_with_the_definition(dtype):
     checking.agree(*found)
 
 
+@NEEDS_TRITON
+def test_no_start_is_membranes_at_rest():
+    found = []
+    for implementation in ("reference", "triton"):
+        (x, *_, counts), by_y, by_end = inputs((2, 4, 5), torch.float64)
+        y, code, end = lif.fire(x, None, torch.full((5,), 0.5, device=DEVICE).double(), None, None, counts, options(), implementation)
+        ((y * by_y).sum() + (end * by_end).sum()).backward()
+        found.append({"y": y.detach(), "code": code, "end": end.detach(), "d x": x.grad})
+    checking.agree(*found)
+
+
 COMPILE = """
     import re, torch
     from spikebrain.kernels import lif, surrogate

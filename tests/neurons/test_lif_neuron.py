@@ -248,7 +248,7 @@ def test_a_gain_is_the_value_of_a_spike_and_not_of_the_membrane():
     [
         (lambda: LIF(4, decay=1.5), "decay is 1.5: choose what is left of a membrane after a frame, 0 to 1"),
         (lambda: PLIF(4, decay=1.0), "decay is 1.0: a decay that is learned begins inside 0 to 1"),
-        (lambda: PLIF(4, decay_per="frame"), "decay_per is 'frame': choose layer or channel"),
+        (lambda: PLIF(4, decay_per="frame"), "decay_per is 'frame': choose one of layer, channel"),
         (lambda: LIF(4, reset="zero"), "reset is 'zero': choose one of hard, soft"),
         (lambda: LIF(4, threshold=0), "threshold 0 and alpha 5.0 must be positive"),
         (lambda: LIF(4, surrogate="atan"), "surrogate is 'atan': choose one of arctan"),

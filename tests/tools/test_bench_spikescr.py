@@ -140,8 +140,11 @@ def test_work_inside_an_op_of_ours_has_its_kind(spikescr, measure):
 
 
 def test_each_bar_can_fail(spikescr):
-    def verdicts(ratio, percent):
-        steps = [{"variant": spikescr.PEER, "ratio to spikebrain": {"median": ratio}}]
+    def verdicts(peer, bare, percent):
+        steps = [{"variant": name, "ratio to spikebrain": {"median": n}} for name, n in ((spikescr.PEER, peer), (spikescr.OURS_BARE, bare))]
         return [row["verdict"] for row in spikescr._verdicts("x", steps, [{"variant": spikescr.OURS, "neuron %": percent}], True)]
 
-    assert verdicts(1.3, 5.0) == ["PASS", "PASS"] and verdicts(1.29, 5.0) == ["FAIL", "PASS"] and verdicts(1.3, 5.1) == ["PASS", "FAIL"]
+    assert verdicts(1.3, 0.96, 5.0) == ["PASS", "PASS", "PASS"]
+    assert verdicts(1.29, 0.96, 5.0) == ["FAIL", "PASS", "PASS"]
+    assert verdicts(1.3, 0.95, 5.0) == ["PASS", "FAIL", "PASS"]
+    assert verdicts(1.3, 0.96, 5.1) == ["PASS", "PASS", "FAIL"]

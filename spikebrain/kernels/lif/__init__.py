@@ -53,7 +53,7 @@ def _gradients(grad, grad_end, inputs, options, wanted, implementation):
     x, scale, shift, decay, start, gain, counts = inputs
     kept = (x, _affine(scale, shift), decay, start, gain, counts)
     dx, grad_start, sums = fast(x, implementation).backward(grad, grad_end, kept, scale, options, wanted)
-    by_shift, by_scale, by_decay = (None,) * 3 if sums is None else sums.sum(1, dtype=torch.float64).to(x.dtype)
+    by_shift, by_scale, by_decay = (None,) * 3 if sums is None else sums.to(x.dtype)
     return dx, by_scale if wanted & 1 else None, by_shift if wanted & 1 else None, by_decay if wanted & 2 else None, grad_start
 
 
@@ -135,11 +135,16 @@ def _back(ctx, grad, _, grad_end):
 _fire_op.register_autograd(_back, setup_context=_keep)
 
 
+def started(start, x):
+    """``start``, as zeros (B, C) where it is None: a registered op returns a derivative for each of its inputs."""
+    return x.new_zeros(len(x), x.shape[2]) if start is None else start
+
+
 def _check(x, decay, start, counts):
     """Refuses what C would read past."""
     batch, _, channels = x.shape
     for name, tensor, shape in (("decay", decay, (channels,)), ("start", start, (batch, channels)), ("counts", counts, (batch,))):
-        if tuple(tensor.shape) != shape:
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} is {tuple(tensor.shape)}, x {tuple(x.shape)} needs {shape}")
     if counts.dtype != torch.int64:
         raise ValueError(f"counts are {counts.dtype}: pass int64")
@@ -156,8 +161,8 @@ def fire(x, affine, decay, start, gain, counts, options, implementation=None):
         Applied to x first, in the same pass.
     decay : Tensor (C,)
         What is left of a membrane after a frame.
-    start : Tensor (B, C)
-        Membranes before the first frame.
+    start : Tensor (B, C) or None
+        Membranes before the first frame, 0 where it is None.
     gain : Tensor (B, C) or None
         What a spike is worth in ``y``, 1 by default; gets no gradient. Dropout whose mask is constant over frames, in the same pass.
     counts : Tensor (B,), int64
@@ -182,5 +187,5 @@ def fire(x, affine, decay, start, gain, counts, options, implementation=None):
         return reference.fire(x, affine, decay, start, gain, counts, options)
     scale, shift = (None, None) if affine is None else affine
     if torch.compiler.is_compiling():
-        return _fire_op(x, scale, shift, decay, start, gain, counts, to_numbers(options))
+        return _fire_op(x, scale, shift, decay, started(start, x), gain, counts, to_numbers(options))
     return _Fire.apply(x, scale, shift, decay, start, gain, counts, options, implementation)

@@ -17,7 +17,7 @@ def _dense(x, affine, *others):
 def forward(x, affine, decay, start, gain, counts, options):
     """``y`` like x, the code bytes, and the final membrane."""
     inputs = _dense(x, affine, decay, start, gain, counts)
-    y, code, end = torch.empty_like(inputs[0]), torch.empty_like(inputs[0], dtype=torch.uint8), start.new_empty(start.shape)
+    y, code, end = torch.empty_like(inputs[0]), torch.empty_like(inputs[0], dtype=torch.uint8), x.new_empty(len(x), x.shape[2])
     native.call(SOURCE, "lif", x.dtype, *inputs, *x.shape, float(options.threshold), int(options.soft), y, code, end)
     return y, code, end
 
@@ -41,17 +41,18 @@ def backward(grad, grad_end, kept, factor, options, wanted):
     Returns
     -------
     (dx, grad_start, sums)
-        dx (B, L, C); grad_start (B, C); sums (3, B, C), over frames: of the derivative by the charge, of its product with x,
-        of its product with the membrane of the frame before; None where nothing is wanted.
+        dx (B, L, C); grad_start (B, C), None without a start; sums (3, C), float64, over all valid frames: of the derivative by
+        the charge, of its product with x, of its product with the membrane of the frame before; None where nothing is wanted.
     """
     *inputs, counts = _dense(*kept)
     grad, grad_end, factor = native.dense(grad, grad_end, factor)
     x, start = inputs[0], inputs[4]
-    dx, grad_start = torch.empty_like(x), torch.empty_like(start)
-    sums = x.new_empty(3, *start.shape) if wanted else None
+    batch, _, channels = x.shape
+    dx, grad_start = torch.empty_like(x), None if start is None else start.new_empty(start.shape)
+    parts, sums = (x.new_empty(3, batch, channels), x.new_empty(3, channels, dtype=torch.float64)) if wanted else (None, None)
     numbers = (float(options.threshold), int(options.soft), int(options.detach), surrogate.NAMES.index(options.surrogate))
     native.call(
         SOURCE, "lif_backward", x.dtype, grad, grad_end, *inputs, factor, counts, *x.shape, *numbers,
-        float(options.alpha), wanted, dx, grad_start, sums,
+        float(options.alpha), wanted, dx, grad_start, parts, sums,
     )  # fmt: skip
     return dx, grad_start, sums

@@ -10,7 +10,7 @@ def _membranes(x, affine, decay, start, counts, options):
     """Membranes before the reset, their spikes, what was left of the frame before, all (L, B, C), and the final membrane (B, C)."""
     charge = x if affine is None else x * affine.scale + affine.shift
     h = torch.empty_like(x.transpose(0, 1), memory_format=torch.contiguous_format)
-    left, v = torch.empty_like(h), start
+    left, v = torch.empty_like(h), x.new_zeros(h.shape[1:]) if start is None else start
     for t in range(len(h)):
         left[t] = v
         torch.add(decay * v, charge[:, t], out=h[t])
@@ -41,10 +41,11 @@ def backward(grad, grad_end, kept, factor, options, wanted):
     keeps = torch.ones_like(h) if options.soft else (h < options.threshold).to(h.dtype)
     if not options.detach:
         keeps -= slope * (options.threshold if options.soft else h)
-    g, by_charge = torch.zeros_like(start) if grad_end is None else grad_end, torch.empty_like(h)
+    g, by_charge = h.new_zeros(h.shape[1:]) if grad_end is None else grad_end, torch.empty_like(h)
     for t in reversed(range(len(h))):
         by_charge[t] = torch.where(valid[t], passed[t] + keeps[t] * g, 0)
         g = torch.where(valid[t], decay * by_charge[t], g)
     dx = by_charge.transpose(0, 1).contiguous()
     sums = torch.stack([by_charge.sum(0), (dx * frames.zero_past(x, counts)).sum(1), (by_charge * left).sum(0)]) if wanted else None
-    return (dx if factor is None else dx.mul_(factor)), g, sums
+    grad_start = None if start is None else g
+    return (dx if factor is None else dx.mul_(factor)), grad_start, None if sums is None else sums.sum(1, dtype=torch.float64)

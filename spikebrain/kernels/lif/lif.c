@@ -48,6 +48,15 @@ static void *scratch(size_t bytes)
 
 #else
 
+/* v = n membranes of start from ``place`` on, 0 where start is NULL. */
+static inline void NAME(begin)(const REAL *start, int64_t place, int64_t n, REAL *v)
+{
+    if (start)
+        memcpy(v, start + place, n * sizeof(REAL));
+    else
+        memset(v, 0, n * sizeof(REAL));
+}
+
 /* Membranes h = decay v + (x scale + shift) of one frame and n channels; v becomes what is left after the reset. */
 static inline void NAME(charge)(const REAL *restrict x, const REAL *restrict scale, const REAL *restrict shift,
                                 const REAL *restrict decay, REAL threshold, int soft, int64_t n, REAL *restrict v, REAL *restrict h)
@@ -66,7 +75,8 @@ static inline void NAME(charge)(const REAL *restrict x, const REAL *restrict sca
             v[c] = h[c] >= threshold ? 0 : h[c];
 }
 
-/* gain (batch, channels) is what a spike is worth in y, 1 where NULL; code may be NULL. */
+/* start (batch, channels) are the membranes before the first frame, 0 where NULL; gain (batch, channels) is what a spike is worth in y,
+ * 1 where NULL; code may be NULL. */
 void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay, const REAL *start, const REAL *gain,
                const int64_t *counts, int64_t batch, int64_t frames, int64_t channels, double threshold_, int64_t soft, REAL *y,
                uint8_t *code, REAL *end)
@@ -80,7 +90,7 @@ void NAME(lif)(const REAL *x, const REAL *scale, const REAL *shift, const REAL *
         REAL v[CHUNK], h[CHUNK], one[CHUNK];
         for (int64_t c = 0; c < n; c++)
             one[c] = gain ? gain[b * channels + first + c] : 1;
-        memcpy(v, start + b * channels + first, n * sizeof(REAL));
+        NAME(begin)(start, b * channels + first, n, v);
         for (int64_t t = 0; t < frames; t++) {
             const int64_t at = (b * frames + t) * channels + first;
             if (t >= counts[b]) {
@@ -153,12 +163,13 @@ static inline void NAME(fetch)(const REAL *row, int64_t n, int write)
             __builtin_prefetch(row + c, 0);
 }
 
-/* dx = factor * derivative by the charge (factor 1 where NULL). sums (3, batch, channels), where wanted: over an utterance's frames, of
- * the derivative, of derivative * x (bit 0 of wanted) and of derivative * previous membrane (bit 1). */
+/* dx = factor * derivative by the charge (factor 1 where NULL). sums (3, channels), where wanted: over all valid frames, of the
+ * derivative, of derivative * x (bit 0 of wanted) and of derivative * previous membrane (bit 1); parts (3, batch, channels) are those of
+ * each utterance. grad_start may be NULL. */
 void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, const REAL *scale, const REAL *shift, const REAL *decay,
                         const REAL *start, const REAL *gain, const REAL *factor, const int64_t *counts, int64_t batch, int64_t frames,
                         int64_t channels, double threshold_, int64_t soft, int64_t detach, int64_t surrogate, double alpha, int64_t wanted,
-                        REAL *dx, REAL *grad_start, REAL *sums)
+                        REAL *dx, REAL *grad_start, REAL *parts, double *sums)
 {
     const REAL threshold = threshold_;
     const int64_t chunks = (channels + CHUNK - 1) / CHUNK;
@@ -168,11 +179,12 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, c
         const int64_t n = channels - first < CHUNK ? channels - first : CHUNK;
         const int64_t place = b * channels + first, base = b * frames * channels + first;
         const int64_t last = (counts[b] < frames ? counts[b] : frames) - 1;
-        REAL v[CHUNK], g[CHUNK], one[CHUNK], total[CHUNK] = {0}, by_x[CHUNK] = {0}, by_v[CHUNK] = {0};
+        REAL v[CHUNK], v0[CHUNK], g[CHUNK], one[CHUNK], total[CHUNK] = {0}, by_x[CHUNK] = {0}, by_v[CHUNK] = {0};
         REAL *membranes = scratch(frames * CHUNK * sizeof(REAL));
         for (int64_t c = 0; c < n; c++)
             one[c] = gain ? gain[place + c] : 1;
-        memcpy(v, start + place, n * sizeof(REAL));
+        NAME(begin)(start, place, n, v0);
+        memcpy(v, v0, n * sizeof(REAL));
         for (int64_t t = 0; t <= last; t++) {
             if (t + AHEAD <= last)
                 NAME(fetch)(x + base + (t + AHEAD) * channels, n, 0);
@@ -199,7 +211,7 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, c
                     by_x[c] += g[c] * xt[c];
                 }
             if (wanted & 2) {
-                const REAL *restrict before = t ? h - CHUNK : start + place;
+                const REAL *restrict before = t ? h - CHUNK : v0;
                 for (int64_t c = 0; c < n; c++) {
                     REAL left = t && before[c] >= threshold ? (soft ? before[c] - threshold : 0) : before[c];
                     by_v[c] += g[c] * left;
@@ -216,13 +228,20 @@ void NAME(lif_backward)(const REAL *grad, const REAL *grad_end, const REAL *x, c
                     g[c] *= decay[first + c];
                 }
         }
-        memcpy(grad_start + place, g, n * sizeof(REAL));
+        if (grad_start)
+            memcpy(grad_start + place, g, n * sizeof(REAL));
         if (wanted) {
-            memcpy(sums + place, total, n * sizeof(REAL));
-            memcpy(sums + batch * channels + place, by_x, n * sizeof(REAL));
-            memcpy(sums + 2 * batch * channels + place, by_v, n * sizeof(REAL));
+            memcpy(parts + place, total, n * sizeof(REAL));
+            memcpy(parts + batch * channels + place, by_x, n * sizeof(REAL));
+            memcpy(parts + 2 * batch * channels + place, by_v, n * sizeof(REAL));
         }
     }
+    if (!wanted)
+        return;
+    memset(sums, 0, 3 * channels * sizeof(double));
+    for (int64_t row = 0; row < 3 * batch; row++)
+        for (int64_t c = 0; c < channels; c++)
+            sums[row / batch * channels + c] += parts[row * channels + c];
 }
 
 #undef DISCHARGE

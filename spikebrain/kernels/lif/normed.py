@@ -18,8 +18,8 @@ def _norm_on(implementation):
 def _forward(x, weight, bias, decay, start, gain, counts, eps, options, implementation=None):
     """What is returned (spikes, code, membrane, moments), and the affine map that the neurons read through."""
     found = batch_norm.moments(x, counts, _norm_on(implementation))
-    affine = lif.Affine(*batch_norm.affine(found, weight, bias, eps))
-    return (*lif.fast(x, implementation).forward(x, affine, decay, start, gain, counts, options), *found), affine
+    affine = lif.Affine(*batch_norm.affine(found, weight, bias, eps, _norm_on(implementation)))
+    return (*lif.fast(x, implementation).forward(x, affine, decay, start, gain, counts, options), found), affine
 
 
 def _backward(grad, grad_end, inputs, affine, found, eps, options, wanted, implementation=None):
@@ -28,9 +28,8 @@ def _backward(grad, grad_end, inputs, affine, found, eps, options, wanted, imple
     grad = torch.zeros_like(x) if grad is None else grad
     kept = (x, affine, *rest, counts)
     by_charge, grad_start, sums = lif.fast(x, implementation).backward(grad, grad_end, kept, None, options, wanted)
-    by = sums.sum(1, dtype=torch.float64)
-    gradients = batch_norm.input_gradient_(by_charge, x, by[:2], found, weight, eps, counts, _norm_on(implementation))
-    return *gradients, by[2].to(x.dtype), grad_start
+    gradients = batch_norm.input_gradient_(by_charge, x, sums[:2], found, weight, eps, counts, _norm_on(implementation))
+    return *gradients, sums[2].to(x.dtype), grad_start
 
 
 class _NormedFire(torch.autograd.Function):
@@ -39,16 +38,16 @@ class _NormedFire(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, decay, start, gain, counts, eps, options, implementation):
         out, affine = _forward(x, weight, bias, decay, start, gain, counts, eps, options, implementation)
-        ctx.save_for_backward(x, weight, decay, start, gain, counts, *affine, *out[3:])
+        ctx.save_for_backward(x, weight, decay, start, gain, counts, *affine, out[3])
         ctx.eps, ctx.options, ctx.implementation = eps, options, implementation
-        ctx.mark_non_differentiable(out[1], *out[3:])
+        ctx.mark_non_differentiable(out[1], out[3])
         ctx.set_materialize_grads(False)
         return out
 
     @staticmethod
-    def backward(ctx, grad, _, grad_end, *__):
-        *inputs, scale, shift, mean, var, frames = ctx.saved_tensors
-        wanted, found = 1 + 2 * int(ctx.needs_input_grad[3]), batch_norm.Moments(mean, var, frames)
+    def backward(ctx, grad, _, grad_end, __):
+        *inputs, scale, shift, found = ctx.saved_tensors
+        wanted = 1 + 2 * int(ctx.needs_input_grad[3])
         gradients = _backward(grad, grad_end, inputs, lif.Affine(scale, shift), found, ctx.eps, ctx.options, wanted, ctx.implementation)
         return *gradients, *[None] * 5
 
@@ -60,40 +59,39 @@ class _NormedFire(torch.autograd.Function):
 def _fire_op(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, decay: torch.Tensor, start: torch.Tensor, gain: torch.Tensor | None,
     counts: torch.Tensor, eps: float, numbers: list[float],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     return _forward(x, weight, bias, decay, start, gain, counts, eps, lif.from_numbers(numbers))[0]
 
 
 @_fire_op.register_fake
 def _(x, weight, bias, decay, start, gain, counts, eps, numbers):
-    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8), start.new_empty(start.shape), *batch_norm.no_moments(weight)
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8), start.new_empty(start.shape), batch_norm.no_moments(weight)
 
 
 @torch.library.custom_op("spikebrain::normed_lif_backward", mutates_args=())
 def _gradient_op(
     grad: torch.Tensor, grad_end: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, decay: torch.Tensor,
-    start: torch.Tensor, gain: torch.Tensor | None, counts: torch.Tensor, moments: list[torch.Tensor], eps: float, numbers: list[float],
+    start: torch.Tensor, gain: torch.Tensor | None, counts: torch.Tensor, found: torch.Tensor, eps: float, numbers: list[float],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    found, inputs = batch_norm.Moments(*moments), (x, weight, decay, start, gain, counts)
+    inputs = (x, weight, decay, start, gain, counts)
     affine = lif.Affine(*batch_norm.affine(found, weight, bias, eps))
     dx, *by_channel, grad_start = _backward(grad, grad_end, inputs, affine, found, eps, lif.from_numbers(numbers), 3)
-    return dx, *(by.clone() for by in by_channel), grad_start  # rows of one tensor, which a registered op may not return
+    return dx, *(by.clone() for by in by_channel), grad_start  # views into one tensor, which a registered op may not return
 
 
 @_gradient_op.register_fake
-def _(grad, grad_end, x, weight, bias, decay, start, gain, counts, moments, eps, numbers):
+def _(grad, grad_end, x, weight, bias, decay, start, gain, counts, found, eps, numbers):
     return x.new_empty(x.shape), *(weight.new_empty(weight.shape) for _ in range(3)), start.new_empty(start.shape)
 
 
 def _keep(ctx, inputs, output):
     *tensors, ctx.eps, ctx.numbers = inputs
-    ctx.save_for_backward(*tensors, *output[3:])
-    ctx.mark_non_differentiable(output[1], *output[3:])
+    ctx.save_for_backward(*tensors, output[3])
+    ctx.mark_non_differentiable(output[1], output[3])
 
 
-def _back(ctx, grad, _, grad_end, *__):
-    *inputs, mean, var, frames = ctx.saved_tensors
-    return *_gradient_op(grad, grad_end, *inputs, [mean, var, frames], ctx.eps, ctx.numbers), *[None] * 4
+def _back(ctx, grad, _, grad_end, __):
+    return *_gradient_op(grad, grad_end, *ctx.saved_tensors, ctx.eps, ctx.numbers), *[None] * 4
 
 
 _fire_op.register_autograd(_back, setup_context=_keep)
@@ -118,9 +116,8 @@ def fire(x, weight, bias, decay, start, gain, counts, eps, options, implementati
     if implementation == "reference":
         normed, found = batch_norm.normalise(x, weight, bias, counts, eps, implementation)
         return *lif.fire(normed, None, decay, start, gain, counts, options, implementation), found
-    inputs = (x, weight, bias, decay, start, gain, counts, eps)
     if torch.compiler.is_compiling():
-        y, code, end, *found = _fire_op(*inputs, lif.to_numbers(options))
+        y, code, end, found = _fire_op(x, weight, bias, decay, lif.started(start, x), gain, counts, eps, lif.to_numbers(options))
     else:
-        y, code, end, *found = _NormedFire.apply(*inputs, options, implementation)
-    return y, code, end, batch_norm.Moments(*found)
+        y, code, end, found = _NormedFire.apply(x, weight, bias, decay, start, gain, counts, eps, options, implementation)
+    return y, code, end, batch_norm.Moments(found)

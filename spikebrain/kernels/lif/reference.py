@@ -31,7 +31,7 @@ class _Heaviside(torch.autograd.Function):
 def fire(x, affine, decay, start, gain, counts, options):
     """See :func:`spikebrain.kernels.lif.fire`."""
     charge = x if affine is None else x * affine.scale + affine.shift
-    v, spikes = start, []
+    v, spikes = x.new_zeros(len(x), x.shape[2]) if start is None else start, []
     for current, valid in zip(charge.unbind(1), frames.valid(counts, x).t().unsqueeze(-1), strict=True):
         h = decay * v + current
         s = _Heaviside.apply(h - options.threshold, options.surrogate, options.alpha)

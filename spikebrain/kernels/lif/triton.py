@@ -65,7 +65,7 @@ def _lif_charge(
     inside = c < channels
     at = b * frames * channels + c
     valid = tl.load(counts + b)
-    v = tl.load(start + b * channels + c, mask=inside, other=0.0)
+    v = tl.full([block], 0.0, x.dtype.element_ty) if start is None else tl.load(start + b * channels + c, mask=inside, other=0.0)
     keep = tl.load(decay + c, mask=inside, other=0.0)
     by = None if scale is None else tl.load(scale + c, mask=inside, other=0.0)
     offset = None if scale is None else tl.load(shift + c, mask=inside, other=0.0)
@@ -126,7 +126,8 @@ def _lif_discharge(
         g = charge * keep
     for t in _frames(valid, frames):
         tl.store(dx + at + t * channels, zero, mask=inside)
-    tl.store(grad_start + place, g, mask=inside)
+    if grad_start is not None:
+        tl.store(grad_start + place, g, mask=inside)
     if wanted:
         tl.store(sums + place, total, mask=inside)
         tl.store(sums + batch * channels + place, by_x, mask=inside)
@@ -181,7 +182,7 @@ def _charge_with(x, affine, decay, start, gain, counts, options, y=None, code=No
 
 def forward(x, affine, decay, start, gain, counts, options):
     """``y`` like x, the code bytes, and the final membrane."""
-    y, code, end = x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8), x.new_empty(start.shape)
+    y, code, end = x.new_empty(x.shape), x.new_empty(x.shape, dtype=torch.uint8), x.new_empty(len(x), x.shape[2])
     _charge_with(x, affine, decay, start, gain, counts, options, y, code, end)
     return y, code, end
 
@@ -196,9 +197,9 @@ def membranes(x, affine, decay, start, gain, counts, options):
 def backward(grad, grad_end, kept, factor, options, wanted):
     """See :func:`spikebrain.kernels.lif.cpu.backward`."""
     x, affine, decay, start, gain, counts = kept
-    dx, grad_start = membranes(*kept, options), x.new_empty(start.shape)
-    sums = x.new_empty(3, *start.shape) if wanted else None
+    dx, grad_start = membranes(*kept, options), None if start is None else start.new_empty(start.shape)
+    sums = x.new_empty(3, len(x), x.shape[2]) if wanted else None
     inputs = _rows(grad, grad_end, x, *(affine or (None, None)), decay, gain, factor, counts)
     constants = options._asdict() | {"soft": bool(options.soft), "detach": bool(options.detach), "wanted": wanted}
     _launch(_kernels()[1], x, *inputs, dx, grad_start, sums, *x.shape, **constants)
-    return dx, grad_start, sums
+    return dx, grad_start, None if sums is None else sums.sum(1, dtype=torch.float64)

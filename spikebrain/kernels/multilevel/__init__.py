@@ -45,6 +45,7 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, top, gain, counts, row, options, implementation):
+        """(y, code) of :func:`fire`; keeps ``code``, one byte an element, and no float copy of x (B, L, C)."""
         y, code = _fast(x, implementation).forward(x, top, gain, counts, options)
         ctx.save_for_backward(code, top, gain, row)
         ctx.options, ctx.implementation = options, implementation
@@ -53,6 +54,7 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):
+        """The gradient of x; what else it was given gets none, ``top`` only through x at the row that it follows."""
         return _gradient(grad, *ctx.saved_tensors, ctx.options, ctx.implementation), *[None] * 6
 
 
