@@ -30,25 +30,32 @@ class Kind(str, Enum):
 
 
 class Spikes(NamedTuple):
-    """A declared spike train, as it passes from a neuron to the product that reads it.
+    """A declared spike train, as it passes from a neuron to the product that reads it; or, where one is expected, real numbers.
 
     value : Tensor (B, L, C), what the product multiplies: level * gain; carries the gradient
     code : Tensor (B, L, C), uint8, the level in bits 0-6; all that a product keeps for its backward pass
     gain : Tensor (C,) or (B, 1, C), value of one spike; None where trains with different gains were added, so that a product must
         keep the value itself (``code`` may then be None too, while nobody listens)
-    levels : T, the largest level; 1 for a binary train
+    levels : T, the largest level; 1 for a binary train, None for real numbers, which have neither code nor gain
     counts : Tensor (B,), int64, valid frames of each utterance; frames past them hold no spike
     """
 
     value: torch.Tensor
     code: torch.Tensor | None
     gain: torch.Tensor | None
-    levels: int
+    levels: int | None
     counts: torch.Tensor
+
+    @classmethod
+    def real(cls, value, counts):
+        """Real numbers ``value`` (B, L, C), 0 past ``counts`` (B,) frames, as a product of spikes takes them."""
+        return cls(value, None, None, None, counts)
 
     @property
     def kind(self):
-        """Kind.BINARY for T = 1, else Kind.LEVEL."""
+        """Kind.BINARY for T = 1, Kind.REAL where there is no T, else Kind.LEVEL."""
+        if self.levels is None:
+            return Kind.REAL
         return Kind.BINARY if self.levels == 1 else Kind.LEVEL
 
     @property
@@ -62,6 +69,11 @@ class Spikes(NamedTuple):
         alike = a is not None and b is not None and a.dim() == b.dim() == 1 and (torch.compiler.is_compiling() or torch.equal(a, b))
         code = self.code + other.code if alike or listening() else None
         return Spikes(self.value + other.value, code, self.gain if alike else None, self.levels + other.levels, self.counts)
+
+    def split(self, widths):
+        """The train's channels apart: a list of trains of ``widths`` channels, ints whose sum is C, in order."""
+        parts = ([None] * len(widths) if t is None else t.split(widths, -1) for t in (self.value, self.code, self.gain))
+        return [self._replace(value=value, code=code, gain=gain) for value, code, gain in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,14 @@ class _RepSSA(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, code, gain, counts, options):
+        """Y (B, H, L, d); ``code`` and ``gain`` are those of the spikes ``v``, (B, L, H * d). Neither the map nor v is kept."""
         ctx.save_for_backward(q, k, code, gain, counts)
         ctx.options = options
         return torch.matmul(attention_weights(q, k, counts, options).to(v.dtype), v)
 
     @staticmethod
     def backward(ctx, grad):
+        """Gradients of q, k and v (B, H, L, d); the map is computed again, and v decoded."""
         q, k, code, gain, counts = ctx.saved_tensors
         options = ctx.options
         v = split_heads(multilevel.decode(code, gain).to(grad.dtype), q.shape[1])

@@ -16,12 +16,15 @@ from spikebrain import lengths as frames
 from spikebrain import operands
 from spikebrain.blocks.masked_norm import MaskedBatchNorm
 from spikebrain.neurons import LIF, PLIF
+from spikebrain.neurons.switches import Switches, one_of
 
 
 @dataclass(frozen=True)
-class LIFNetworkConfig:
-    """Numbers of a :class:`LIFNetwork`.
+class LIFNetworkConfig(Switches):
+    """Every switch of a :class:`LIFNetwork`.
 
+    Arguments
+    ---------
     num_layers, d_model : int
         Layers and neurons in each.
     dropout : float
@@ -34,18 +37,18 @@ class LIFNetworkConfig:
         What the input is, for counting energy: "real" features, or "level" counts of events.
     """
 
+    model, beside = "LIFNetwork", ("input_size", "nhead", "d_ffn", "causal")
     num_layers: int = 3
     d_model: int = 128
     dropout: float = 0.1
-    neuron: str = "lif"
+    neuron: str = one_of("lif", "plif")
     decay: float = 0.9
-    input_kind: str = "real"
+    input_kind: str = one_of("real", "level")
 
     def __post_init__(self):
-        if self.neuron not in ("lif", "plif"):
-            raise ValueError(f"neuron is {self.neuron!r}: choose lif or plif")
-        if self.input_kind not in ("real", "level"):
-            raise ValueError(f"input_kind is {self.input_kind!r}: choose real or level")
+        super().__post_init__()
+        if self.num_layers < 1:
+            raise ValueError(f"num_layers is {self.num_layers}: choose 1 or more")
 
     def make_neuron(self):
         """A layer of neurons."""
@@ -94,7 +97,7 @@ class LIFNetwork(nn.Module):
 
     def __init__(self, input_size=None, nhead=None, d_ffn=None, causal=True, **switches):
         super().__init__()
-        self.config = config = LIFNetworkConfig(**switches)
+        self.config = config = LIFNetworkConfig.of(**switches)
         self.input_size = input_size or config.d_model
         widths = [self.input_size, *[config.d_model] * (config.num_layers - 1)]
         self.layers = nn.ModuleList(LIFLayer(width, config) for width in widths)
@@ -116,14 +119,21 @@ class LIFNetwork(nn.Module):
         Raises
         ------
         ValueError
-            When x has another number of channels.
+            When x has another number of channels, or the state another number of layers or another shape.
         """
         if x.shape[-1] != self.input_size:
             raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
         counts, states, kind = frames.absolute(lengths, x), [], operands.Kind(self.config.input_kind)
-        before = state.layers if state is not None else [None] * len(self.layers)
-        for layer, one in zip(self.layers, before, strict=True):
+        for layer, one in zip(self.layers, self._before(state), strict=True):
             x, after = layer(x, counts, one, kind)
             states.append(after)
             kind = operands.Kind.BINARY
         return x, LIFNetworkState(tuple(states))
+
+    def _before(self, state):
+        """The state of every layer before the first frame, None for zero membranes."""
+        if state is None:
+            return [None] * len(self.layers)
+        if len(state.layers) != len(self.layers):
+            raise ValueError(f"the state has {len(state.layers)} layers, the network {len(self.layers)}: pass the state that it returned")
+        return state.layers

@@ -1,8 +1,8 @@
 """The twin of SpikeSCR without spikes: the same layers, widths, norms and numbers of parameters.
 
 Where SpikeSCR has neurons the twin has ReLU, its gate is a sigmoid, and its attention is softmax(Q K^T / sqrt(d_k)) V with rotary
-positions on Q and K. Branches end in a norm and nothing else, so that the stream is real. It is ours: the paper compares with
-no such network.
+positions on Q and K. Branches end in a norm, that of the convolution in its gate, and in nothing else, so that the stream is real.
+It is ours: the paper compares with no such network.
 """
 
 import torch
@@ -34,17 +34,21 @@ class _Normed(nn.Module):
         nn.init.xavier_uniform_(self.linear.weight)
 
     def forward(self, x, counts):
+        """(B, L, out) of ``x`` (B, L, width) and frame counts (B,); 0 past them."""
         _tell(self.linear, counts, self.linear.weight.numel())
         return self.norm.normalise(self.linear(x), counts)
 
 
 class _Attention(nn.Module):
+    """softmax(Q K^T / sqrt(d_k)) V with rotary positions on Q and K, and the layer behind it."""
+
     def __init__(self, config):
         super().__init__()
         d = config.d_model
         self.nhead, self.qkv, self.out = config.nhead, _Normed(d, 3 * d), _Normed(d, d)
 
     def forward(self, x, counts):
+        """(B, L, D) of ``x`` (B, L, D) and frame counts (B,), past which there are no keys."""
         q, k, v = self.qkv(x, counts).chunk(3, -1)
         q, k = rope.rotate(q, self.nhead), rope.rotate(k, self.nhead)
         heads = [split_heads(part, self.nhead) for part in (q, k, v)]
@@ -55,16 +59,21 @@ class _Attention(nn.Module):
 
 
 class _MLP(nn.Module):
+    """Two linear layers without bias, ReLU between them."""
+
     def __init__(self, config):
         super().__init__()
         self.up, self.down = _Normed(config.d_model, config.hidden, False), _Normed(config.hidden, config.d_model, False)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, counts):
+        """(B, L, D) of ``x`` (B, L, D) and frame counts (B,)."""
         return self.down(self.dropout(self.up(x, counts).relu()), counts)
 
 
 class _Convolution(nn.Module):
+    """The separable gated convolution; half of what it mixes is the content, half opens the gate, a sigmoid."""
+
     def __init__(self, config):
         super().__init__()
         d = config.d_model
@@ -74,6 +83,7 @@ class _Convolution(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, counts):
+        """(B, L, D) of ``x`` (B, L, D) and frame counts (B,), past which the kernel sees zeros."""
         hidden = frames.zero_past(self.pointwise(x, counts).relu(), counts)
         _tell(self, counts, self.weight.numel())
         hidden = self.norm.normalise(convolve(hidden, self.weight, groups=len(self.weight)), counts).relu()
@@ -83,12 +93,15 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
+    """Attention, MLP, convolution, MLP, each added to a real stream."""
+
     def __init__(self, config):
         super().__init__()
         self.branches = nn.ModuleList([_Attention(config), _MLP(config), _Convolution(config), _MLP(config)])
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, counts):
+        """The stream (B, L, D) with this block's four branches added, from frame counts (B,)."""
         for branch in self.branches:
             x = x + self.dropout(branch(x, counts))
         return x

@@ -28,6 +28,7 @@ class DepthwiseConv(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def extra_repr(self):
+        """What it was built with, for ``print``."""
         return f"{self.channels}, kernel_size={self.kernel_size}"
 
     def forward(self, spikes):

@@ -12,11 +12,13 @@ class _SpikeProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, value, code, gain, weight, bias):
+        """Real (B, L, O) of ``value`` (B, L, C) and ``weight`` (O, C); keeps the spikes' ``code`` and ``gain``, not their value."""
         ctx.save_for_backward(code, gain, weight)
         return nn.functional.linear(value, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
+        """Gradients of value, weight and bias, each only where it is asked for; spikes are decoded for the weight's."""
         code, gain, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         rows = grad.flatten(0, -2)

@@ -14,6 +14,7 @@ from torch import nn
 from spikebrain import lengths as frames
 from spikebrain import operands
 from spikebrain.neurons import MultiLevelSpike
+from spikebrain.neurons.switches import check_word
 
 GEOMETRY = {4: ((3, 2), (3, 2)), 6: ((3, 2), (5, 3))}
 
@@ -47,8 +48,7 @@ class Conv2dSubsampling(nn.Module):
         super().__init__()
         if factor not in GEOMETRY:
             raise ValueError(f"factor is {factor}: choose 4 (two 3x3, stride 2) or 6 (3x3 stride 2, 5x5 stride 3)")
-        if activation not in ("relu", "spike"):
-            raise ValueError(f"activation is {activation!r}: choose relu or spike")
+        check_word("activation", activation, ("relu", "spike"))
         self.channels, self.factor, self.n_mels, self.activation = channels, factor, n_mels, activation
         (kernel_1, stride_1), (kernel_2, stride_2) = GEOMETRY[factor]
         self.conv_1 = nn.Conv2d(1, channels, kernel_1, stride_1)

@@ -13,8 +13,7 @@ Multi-Level Spiking Transformer for Speech Processing", arXiv 2507.07396v1, IEEE
 we say so at the option concerned. Two things stay real at inference: layer norms and the softmax.
 """
 
-import difflib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -27,16 +26,7 @@ from spikebrain.attention.spike_attention import AttentionOptions
 from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.blocks.spiking_mlp import SpikingMLP
 from spikebrain.neurons import FiringOptions, IterativeLIF, MultiLevelSpike
-
-_CHOICES = {
-    "neuron": ("imls", "mls", "lif_multistep"),
-    "attention": ("repssa", "sdsa3"),
-    "score": ("softmax", "linear"),
-    "hdm": spike_attention.HDM_MODES,
-    "linear_form": ("quadratic", "scan"),
-    "block_norm": ("layernorm", "none"),
-    "preset": ("default", "paper_literal"),
-}
+from spikebrain.neurons.switches import one_of
 
 
 @dataclass(frozen=True)
@@ -80,43 +70,35 @@ class IMLSpikeformerConfig(FiringOptions):
         As in :class:`spikebrain.neurons.FiringOptions`.
     """
 
+    model = "IML-Spikeformer"
     num_layers: int = 12
     d_model: int = 256
     nhead: int = 4
     d_ffn: int = 2048
     dropout: float = 0.1
-    neuron: str = "imls"
+    neuron: str = one_of("imls", "mls", "lif_multistep")
     levels: int = 6
-    attention: str = "repssa"
-    score: str = "softmax"
-    linear_form: str = "quadratic"
-    hdm: str = "logit_mul"
+    attention: str = one_of("repssa", "sdsa3")
+    score: str = one_of("softmax", "linear")
+    linear_form: str = one_of("quadratic", "scan")
+    hdm: str = one_of(*spike_attention.HDM_MODES)
     hdm_first_index: int = 1
     qk_bias: bool = False
-    block_norm: str = "layernorm"
+    block_norm: str = one_of("layernorm", "none")
     final_norm: bool = True
     causal: bool = False
-    preset: str = "default"
+    preset: str = one_of("default", "paper_literal")
     lif_decay: float = 0.5
 
     def __post_init__(self):
         super().__post_init__()
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
         if self.d_model % self.nhead:
             raise ValueError(f"d_model {self.d_model} is not a multiple of nhead {self.nhead}: choose a width that the heads share evenly")
 
     @classmethod
     def of(cls, **switches):
-        """The configuration of keyword arguments; a TypeError for an unknown one names the nearest."""
-        names = [f.name for f in fields(cls)]
-        for name in switches:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
-                raise TypeError(f"IML-Spikeformer has no option {name!r}: {hint}")
-        config = cls(**switches)
+        """The configuration of keyword arguments, those of its preset replaced. Raises as :meth:`Switches.of` does."""
+        config = super().of(**switches)
         if config.preset == "paper_literal":
             return replace(config, output_scale="none", grad_through_scale=False)
         return config

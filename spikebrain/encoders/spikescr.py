@@ -16,8 +16,7 @@ What differs from the published code: frames past an utterance's end fire nowher
 to permute, so that a neuron integrates over other utterances of the batch (``reference_quirk=True`` does so too).
 """
 
-import difflib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -31,17 +30,11 @@ from spikebrain.blocks.gated_convolution import SeparableGatedConvolution
 from spikebrain.blocks.masked_norm import FrameConstantDropout, NormedNeuron
 from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.neurons import LIF, PLIF
-
-_CHOICES = {
-    "neuron": ("lif", "plif"),
-    "positions": ("rope", "none", "sin", "sin_lif"),
-    "attention_order": ("scores", "state"),
-    "input_kind": ("real", "level"),
-}
+from spikebrain.neurons.switches import Switches, one_of
 
 
 @dataclass(frozen=True)
-class SpikeSCRConfig:
+class SpikeSCRConfig(Switches):
     """Every switch of the encoder; the defaults are those of the published model for SHD, 1L-8-128.
 
     Arguments
@@ -77,6 +70,7 @@ class SpikeSCRConfig:
         For SpeechBrain's sake; True is refused, since attention and convolutions look at the whole utterance.
     """
 
+    model, beside = "SpikeSCR", ("input_size",)
     num_layers: int = 1
     d_model: int = 128
     nhead: int = 8
@@ -84,11 +78,11 @@ class SpikeSCRConfig:
     d_ffn: int | None = None
     kernel_size: int = 31
     dropout: float = 0.1
-    positions: str = "rope"
+    positions: str = one_of("rope", "none", "sin", "sin_lif")
     gate: bool = True
     convolution: bool = True
-    attention_order: str = "scores"
-    neuron: str = "lif"
+    attention_order: str = one_of("scores", "state")
+    neuron: str = one_of("lif", "plif")
     decay: float = 0.5
     threshold: float = 1.0
     reset: str = "hard"
@@ -96,32 +90,19 @@ class SpikeSCRConfig:
     decay_input: bool = False
     surrogate: str = "arctan"
     alpha: float = 5.0
-    input_kind: str = "real"
+    input_kind: str = one_of("real", "level")
     paper_padding: bool = False
     reference_quirk: bool = False
     causal: bool = False
 
     def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        super().__post_init__()
         if self.d_model % self.nhead:
             raise ValueError(f"d_model {self.d_model} is not a multiple of nhead {self.nhead}: choose a width that the heads share evenly")
         if 1 + 4 * self.num_layers > 127:
             raise ValueError(f"num_layers is {self.num_layers}: the stream counts to 1 + 4 num_layers, which has to stay below 128")
         if self.causal:
             raise ValueError("causal is True, but SpikeSCR looks at the whole utterance: set causal: False")
-
-    @classmethod
-    def of(cls, **switches):
-        """The configuration of keyword arguments; a TypeError for an unknown one names the nearest."""
-        names = [f.name for f in fields(cls)]
-        for name in switches:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
-                raise TypeError(f"SpikeSCR has no option {name!r}: {hint}")
-        return cls(**switches)
 
     @property
     def hidden(self):
@@ -187,11 +168,11 @@ class RotarySpikingAttention(nn.Module):
         """Spikes of queries, keys and values, positions told."""
         if self.positions in ("sin", "sin_lif"):
             x = self._with_sines(x, counts)
-        fired, d = self.qkv_neuron.fire(self.qkv(x), counts), self.out.in_features
-        qk, v = (_part(fired, *split) for split in zip(_split(fired, d), (slice(2 * d), slice(2 * d, None)), strict=True))
+        d = self.out.in_features
+        qk, v = self.qkv_neuron.fire(self.qkv(x), counts).split([2 * d, d])
         if self.rotary_neuron is not None:
             qk = self._fire_rotated(rope.rotate(qk.value, 2 * self.nhead), counts)
-        q, k = (_part(qk, value, part) for value, part in zip(qk.value.split(d, -1), (slice(d), slice(d, None)), strict=True))
+        q, k = qk.split([d, d])
         if valid is not counts:
             k = k._replace(value=frames.zero_past(k.value, valid), code=frames.zero_past(k.code, valid))
         return q, k, v
@@ -214,7 +195,7 @@ class RotarySpikingAttention(nn.Module):
         value = x.value + rope.sinusoids(x.value.shape[1], x.value.shape[-1], x.value.device, x.value.dtype)
         if self.position_neuron is not None:
             return self.position_neuron.fire(value, counts)
-        return _Real(frames.zero_past(value, counts), counts)
+        return operands.Spikes.real(frames.zero_past(value, counts), counts)
 
     def _tell(self, q, k, v):
         """Each query spike meets every key of its utterance, each value spike every query."""
@@ -231,24 +212,6 @@ class RotarySpikingAttention(nn.Module):
         else:
             operands.tell(operands.Product(self, "scores", q.kind, k.kind, macs, met(q)))
             operands.tell(operands.Product(self, "values", operands.Kind.LEVEL, v.kind, macs, met(v)))
-
-
-class _Real:
-    """A stream of real numbers where a train is expected: the "sin" row of Table 2."""
-
-    kind, gain, code = operands.Kind.REAL, None, None
-
-    def __init__(self, value, counts):
-        self.value, self.counts = value, counts
-
-
-def _split(fired, d):
-    return fired.value.split([2 * d, d], -1)
-
-
-def _part(train, value, channels):
-    gain = train.gain[..., channels] if train.gain is not None else None
-    return train._replace(value=value, code=train.code[..., channels], gain=gain)
 
 
 def spike_products(q, k, v, order="scores"):

@@ -251,7 +251,7 @@ def _noting(fire, fired, name):
 
 
 def test_wrong_options_name_the_nearest():
-    with pytest.raises(TypeError, match="no option 'block_nrom': did you mean block_norm?"):
+    with pytest.raises(TypeError, match="no option 'block_nrom'; did you mean block_norm?"):
         IMLSpikeformer(block_nrom="none")
     with pytest.raises(ValueError, match="score is 'sigmoid': choose one of softmax, linear"):
         IMLSpikeformer(score="sigmoid")

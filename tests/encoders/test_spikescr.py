@@ -334,6 +334,13 @@ def _recomputed(forward):
     return lambda *args: checkpoint(forward, *args, use_reentrant=False)
 
 
+@pytest.mark.parametrize("row", ["full", "sin"])
+def test_compiles_without_a_graph_break_and_agrees_with_eager(row):
+    encoder, x = calibrated(**ABLATIONS[row], num_layers=1), features()
+    compiled = torch.compile(encoder, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x, LENGTHS)[0], encoder(x, LENGTHS)[0]) and encoder(x, LENGTHS)[0].any()
+
+
 def flipped_in_bfloat16(encoder, x):
     """Share of spikes of every layer of neurons, in the order in which they fire, that are others under autocast; and its output."""
     fired = trains(encoder)
@@ -415,8 +422,8 @@ def test_every_network_declares_all_of_its_products(row, switches):
 @pytest.mark.parametrize(
     "build, error, message",
     [
-        (lambda: SpikeSCR(gates=False), TypeError, "SpikeSCR has no option 'gates': did you mean gate?"),
-        (lambda: SpikeSCR(zzz=1), TypeError, "SpikeSCR has no option 'zzz': choose from num_layers, d_model"),
+        (lambda: SpikeSCR(gates=False), TypeError, "SpikeSCR has no option 'gates'; did you mean gate?"),
+        (lambda: SpikeSCR(zzz=1), TypeError, "SpikeSCR has no option 'zzz'; choose from num_layers, d_model"),
         (lambda: SpikeSCR(positions="sine"), ValueError, "positions is 'sine': choose one of rope, none, sin, sin_lif"),
         (lambda: SpikeSCR(attention_order="linear"), ValueError, "attention_order is 'linear': choose one of scores, state"),
         (lambda: SpikeSCR(neuron="imls"), ValueError, "neuron is 'imls': choose one of lif, plif"),
