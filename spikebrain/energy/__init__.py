@@ -16,7 +16,8 @@ classifiers, are reported by ``energy.report_told``, from what their layers told
 from spikebrain.energy.analytic import Architecture, Conv, architecture, macs
 from spikebrain.energy.count import Counter
 from spikebrain.energy.prices import HOROWITZ_FP32, HOROWITZ_INT8, TABLES, Prices
-from spikebrain.energy.report import SCOPES, report
+from spikebrain.energy.report import report
+from spikebrain.energy.scopes import SCOPES
 from spikebrain.energy.told import report_told
 
 __all__ = [

@@ -1,30 +1,14 @@
-"""Energy of one utterance, beside the non-spiking twin's.
+"""Energy of one utterance of a recogniser, beside the non-spiking twin's, which a formula counts.
 
-Three scopes, each holding the one before: ``encoder_blocks``, ``encoder+frontend`` (and the
-projection between them), ``full`` (and CTC and decoder). In every scope the total is the
-sum of its lines; a line is one product of the network, or the scope before.
-
-A product with a spike as operand costs one accumulation for every addition that its spikes
-leave, any other product one multiply-accumulate for each of its ``macs``. All numbers are
-means over the utterances of a split, over their own frames only.
+A product with a spike as operand costs one accumulation for every addition that its spikes leave, any other product one
+multiply-accumulate for each of its ``macs``. Beside the encoder's blocks there are front end and projection, then CTC and
+decoder, in the scopes of :mod:`spikebrain.energy.scopes`.
 """
 
 from spikebrain.energy.analytic import macs
 from spikebrain.energy.count import inside
-from spikebrain.energy.prices import HOROWITZ_FP32, millijoules
-
-SCOPES = ("encoder_blocks", "encoder+frontend", "full")
-NOT_COUNTED = (
-    "softmax and other elementwise functions",
-    "normalisation layers",
-    "hierarchical decay mask",
-    "positional encodings and embeddings",
-    "biases and residual additions",
-    "membrane updates and comparisons of neurons",
-    "feature extraction",
-    "beam search beyond one hypothesis",
-    "memory traffic and leakage",
-)
+from spikebrain.energy.prices import HOROWITZ_FP32
+from spikebrain.energy.scopes import Pricer, assemble, check_frames, check_products, check_utterances
 
 
 def report(counter, sizes, prices=HOROWITZ_FP32, frontend_spiking=None, decoder_as_mac=True):
@@ -57,42 +41,17 @@ def report(counter, sizes, prices=HOROWITZ_FP32, frontend_spiking=None, decoder_
         Without utterances; for a product outside encoder and front end; for a layer with a weight that told of no
         product; when neurons of the encoder saw other frames than the utterances have. Messages name the layer.
     """
-    _check(counter, sizes)
-    number = len(counter.feature_frames)
+    frames = sum(sizes.encoder_frames(count) for count in counter.feature_frames)
+    _check(counter, sizes, frames)
     parts = macs(sizes, counter.feature_frames, counter.decoder_steps)
-    price = _Pricer(prices, number)
-    twin = {scope: [price.mac(name, count) for name, count in parts[scope].items()] for scope in parts}
-    spiking = {
+    price = Pricer(prices, len(counter.feature_frames))
+    twin = {part: [price.mac(name, count) for name, count in parts[part].items()] for part in parts}
+    lines = {
         "encoder": _encoder_lines(counter, sizes, price) if sizes.spiking else twin["encoder"],
         "frontend": _frontend_lines(counter, sizes, parts["frontend"], price, frontend_spiking),
         "decoder": twin["decoder"],
     }
-    if not decoder_as_mac:
-        twin["decoder"] = spiking["decoder"] = []
-    flags = {"frontend_spiking": any(line["operation"] == "ac" for line in spiking["frontend"]), "decoder_as_mac": decoder_as_mac}
-    return _scopes(spiking, twin) | {"counting": _counting(counter, sizes, prices, flags)}
-
-
-class _Pricer:
-    """Turns a count over a split into a line an utterance."""
-
-    def __init__(self, prices, utterances):
-        self.prices, self.utterances = prices, utterances
-
-    def mac(self, name, count):
-        return self._line(name, "mac", count, self.prices.mac_pJ)
-
-    def accumulate(self, name, count):
-        return self._line(name, "ac", count, self.prices.ac_pJ)
-
-    def operations(self, name, operations):
-        if operations.accumulates is None:
-            return self.mac(name, operations.macs)
-        return self.accumulate(name, operations.accumulates)
-
-    def _line(self, name, operation, count, price_pJ):
-        mean = count / self.utterances
-        return {"line": name, "operation": operation, "count": mean, "mJ": millijoules(mean, price_pJ)}
+    return assemble(counter, frames, prices, lines, twin, decoder_as_mac)
 
 
 def _encoder_lines(counter, sizes, price):
@@ -124,59 +83,14 @@ def _hearing(counter, name, count, spikes, price):
     return price.accumulate(name, count * float(spikes.rates.mean()) * spikes.levels)
 
 
-def _scopes(spiking, twin):
-    scopes, inner = {}, None
-    for scope, part in zip(SCOPES, ("encoder", "frontend", "decoder"), strict=True):
-        lines, twin_lines = list(spiking[part]), list(twin[part])
-        if inner is not None:
-            lines.insert(0, _inner_line(inner, scopes[inner]["mJ"]))
-            twin_lines.insert(0, _inner_line(inner, scopes[inner]["twin_mJ"]))
-        scopes[scope] = {"mJ": _total(lines), "twin_mJ": _total(twin_lines), "lines": lines, "twin_lines": twin_lines}
-        inner = scope
-    return scopes
-
-
-def _inner_line(scope, energy):
-    return {"line": scope, "operation": "scope", "count": None, "mJ": energy}
-
-
-def _total(lines):
-    return sum(line["mJ"] for line in lines)
-
-
-def _counting(counter, sizes, prices, flags):
-    number = len(counter.feature_frames)
-    frames = sum(sizes.encoder_frames(count) for count in counter.feature_frames)
-    means = {"encoder_frames": frames / number, "decoder_steps": sum(counter.decoder_steps) / number}
-    left_out = list(NOT_COUNTED) if flags["decoder_as_mac"] else [*NOT_COUNTED, "CTC and decoder"]
-    return {"utterances": number, **means, **flags, "prices": prices.as_dict(), "not_counted": left_out}
-
-
-def _check(counter, sizes):
-    if not counter.feature_frames:
-        raise ValueError("no utterances were counted: call add_utterances for every batch of the split")
+def _check(counter, sizes, frames):
+    check_utterances(counter)
     foreign = [name for name, _ in counter.products if not inside(name, sizes.encoder) and not inside(name, sizes.frontend)]
     if foreign:
         raise ValueError(f"{foreign[0]} told of a product, but is neither in {sizes.encoder} nor in {sizes.frontend}: it has no scope")
     told = [name for name, _ in counter.products if inside(name, sizes.encoder)]
-    if told and not sizes.spiking:
+    if sizes.spiking:
+        check_products(counter, sizes.encoder)
+    elif told:
         raise ValueError(f"{told[0]} told of a product, but {sizes.encoder} is counted by formula: it would be counted twice")
-    silent = counter.silent(sizes.encoder) if sizes.spiking else []
-    if silent:
-        raise ValueError(f"{silent[0]} holds a weight but told of no product, so its energy is unknown ({len(silent)} such layers)")
-    _check_frames(counter, sizes)
-
-
-def _check_frames(counter, sizes):
-    frames = sum(sizes.encoder_frames(count) for count in counter.feature_frames)
-    for module, name in counter.modules.items():
-        spikes = counter.spikes.get(name) if inside(name, sizes.encoder) else None
-        if spikes is None:
-            continue
-        # Neurons that step through T binary micro-steps see every frame T times.
-        heard = spikes.frames * spikes.levels / getattr(module, "levels", spikes.levels)
-        if heard != frames:
-            raise ValueError(
-                f"{name} fired over {heard:g} frames, the utterances have {frames}: "
-                "padding was counted, or add_utterances was not called for each batch heard"
-            )
+    check_frames(counter, sizes.encoder, frames)

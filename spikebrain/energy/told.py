@@ -7,10 +7,9 @@ blocks that tell of nothing (a projection of features, the output layer) hear re
 
 from torch import nn
 
-from spikebrain.energy.analytic import Architecture
 from spikebrain.energy.count import Operations, inside
 from spikebrain.energy.prices import HOROWITZ_FP32
-from spikebrain.energy.report import _check, _counting, _Pricer, _scopes
+from spikebrain.energy.scopes import PARTS, Pricer, assemble, check_frames, check_products, check_utterances
 from spikebrain.operands import Kind
 
 
@@ -38,24 +37,24 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32):
         As for :func:`spikebrain.energy.report`; and for a layer outside of the blocks that holds a weight, told of no
         product and is not linear, so that its operations are unknown.
     """
-    sizes = Architecture(bins=0, convs=(), projection=0, width=0, blocks=0, weights=0, encoder=blocks, frontend="", spiking=True)
-    _check(counter, sizes)
-    price = _Pricer(prices, len(counter.feature_frames))
-    lines = {"encoder": [], "frontend": [], "decoder": []}
-    twin = {part: [] for part in lines}
-    for name, label, operations in _products(counter, blocks):
+    frames = sum(counter.feature_frames)
+    check_utterances(counter)
+    check_products(counter, blocks)
+    check_frames(counter, blocks, frames)
+    price = Pricer(prices, len(counter.feature_frames))
+    lines, twin = {part: [] for part in PARTS}, {part: [] for part in PARTS}
+    for name, label, operations in _products(counter, blocks, frames):
         part = "encoder" if inside(name, blocks) else "frontend" if inside(name, encoder) else "decoder"
         lines[part].append(price.operations(label, operations))
         twin[part].append(price.mac(label, operations.macs))
-    flags = {"frontend_spiking": any(line["operation"] == "ac" for line in lines["frontend"]), "decoder_as_mac": True}
-    return _scopes(lines, twin) | {"counting": _counting(counter, sizes, prices, flags)}
+    return assemble(counter, frames, prices, lines, twin)
 
 
-def _products(counter, blocks):
+def _products(counter, blocks, frames):
     """(layer, label, Operations) of every product: those told, then the silent linear layers outside of the blocks."""
     for (name, part), operations in counter.products.items():
         yield name, f"{name}.{part}", operations
-    modules, total = {name: module for module, name in counter.modules.items()}, sum(counter.feature_frames)
+    modules = {name: module for module, name in counter.modules.items()}
     tellers = {name for name, _ in counter.products}
     for name in counter.silent():
         # Inside of the blocks each layer tells of itself, or the check refuses it; elsewhere a module may tell of the layer that it holds.
@@ -63,4 +62,4 @@ def _products(counter, blocks):
             continue
         if not isinstance(modules[name], nn.Linear):
             raise ValueError(f"{name} ({type(modules[name]).__name__}) holds a weight but told of no product, so its energy is unknown")
-        yield name, f"{name}.weight", Operations(Kind.REAL, Kind.REAL, total * modules[name].weight.numel(), None)
+        yield name, f"{name}.weight", Operations(Kind.REAL, Kind.REAL, frames * modules[name].weight.numel(), None)
