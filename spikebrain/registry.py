@@ -1,20 +1,23 @@
 """Every neuron, encoder and published size by name: one explicit list, over which the laws are tested."""
 
-import difflib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spikebrain.baselines.lif_network import LIFNetwork
 from spikebrain.baselines.spikescr_twin import SpikeSCRTwin
+from spikebrain.baselines.vanilla_snn import VanillaSNN
 from spikebrain.encoders import iml_spikeformer as iml
-from spikebrain.encoders import spikescr
+from spikebrain.encoders import pts_snn, spikescr
 from spikebrain.neurons import LIF, PLIF, IterativeLIF, MultiLevelSpike
+from spikebrain.spelling import did_you_mean
 
 KINDS = ("neuron", "encoder", "size", "ann")
 _BITTAR = "A. Bittar, P. N. Garner, Frontiers in Neuroscience 16, 2022"
 _SPIKESCR = "SpikeSCR, arXiv 2412.12858, 2024"
 _IML = "IML-Spikeformer, arXiv 2507.07396, IEEE TNNLS 37(3), 2026"
+_PTS = "PTS-SNN, arXiv 2602.08240, 2026"
+_ALL_BIASES = {"qk_bias": True}  # the published table counts them everywhere
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Entry:
     paper : the source
     parameters : exact trainable parameters of a size, biases and norms as published
     classes : of the classifier around a size, where it was published with one
+    as_published : arguments of a size's constructor, beside its defaults, with which it has those parameters
     """
 
     name: str
@@ -39,6 +43,7 @@ class Entry:
     paper: str
     parameters: int | None = None
     classes: int | None = None
+    as_published: dict = field(default_factory=dict, hash=False)
 
 
 _ENTRIES = (
@@ -63,14 +68,21 @@ _ENTRIES = (
     Entry("spikescr_sin_lif", functools.partial(spikescr.SpikeSCR, positions="sin_lif"), "encoder", False, _SPIKESCR),
     Entry("lif_network", LIFNetwork, "encoder", True, _BITTAR),
     Entry("plif_network", functools.partial(LIFNetwork, neuron="plif"), "encoder", True, _BITTAR),
+    Entry("pts_snn", pts_snn.PTSSNN, "encoder", False, _PTS),
+    Entry("pts_snn_no_prompts", functools.partial(pts_snn.PTSSNN, num_prompts=0), "encoder", False, _PTS),
+    Entry("pts_snn_no_attention", functools.partial(pts_snn.PTSSNN, attention=False), "encoder", False, _PTS),
+    Entry("pts_snn_only_shift", functools.partial(pts_snn.PTSSNN, num_prompts=0, attention=False), "encoder", False, _PTS),
+    Entry("pts_snn_literal", pts_snn.paper_literal, "encoder", False, _PTS),
+    Entry("vanilla_snn", VanillaSNN, "encoder", True, _PTS),
     Entry("spikescr_twin", SpikeSCRTwin, "ann", False, "ours"),
-    Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376),
-    Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240),
-    Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104),
-    Entry("iml_spikeformer_librispeech_18", iml.librispeech_18, "size", False, _IML, 56_743_936),
+    Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376, as_published=_ALL_BIASES),
+    Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240, as_published=_ALL_BIASES),
+    Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104, as_published=_ALL_BIASES),
+    Entry("iml_spikeformer_librispeech_18", iml.librispeech_18, "size", False, _IML, 56_743_936, as_published=_ALL_BIASES),
     Entry("spikescr_shd_1l_8_128", spikescr.shd_1l_8_128, "size", False, _SPIKESCR, 259_072, 20),
     Entry("spikescr_1l_16_256", spikescr.commands_1l_16_256, "size", False, _SPIKESCR, 1_700_864, 35),
     Entry("spikescr_2l_16_256", spikescr.commands_2l_16_256, "size", False, _SPIKESCR, 3_293_440, 35),
+    Entry("pts_snn_iemocap", pts_snn.iemocap, "size", False, _PTS, 1_192_979, 4),
 )
 
 
@@ -84,9 +96,7 @@ def entry(name):
     found = {e.name: e for e in _ENTRIES}
     if name in found:
         return found[name]
-    near = difflib.get_close_matches(str(name), found, 1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"nothing is registered under {name!r}{hint}: choose one of {', '.join(found)}")
+    raise ValueError(f"nothing is registered under {name!r}: choose one of {', '.join(found)}{did_you_mean(name, found)}")
 
 
 def build(name, **arguments):

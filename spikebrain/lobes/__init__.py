@@ -2,16 +2,17 @@
 
 from spikebrain.lobes.features import LogMel
 from spikebrain.lobes.framewise import FrameEncoder, SpikingClassifier, SpikingEmbedding
-from spikebrain.lobes.published import as_published, published
+from spikebrain.lobes.published import published
+from spikebrain.lobes.rate import RateClassifier
 from spikebrain.lobes.transformer_asr import SpikingTransformerASR, published_asr
 
 __all__ = [
     "FrameEncoder",
     "LogMel",
+    "RateClassifier",
     "SpikingClassifier",
     "SpikingEmbedding",
     "SpikingTransformerASR",
-    "as_published",
     "published",
     "published_asr",
 ]

@@ -1,0 +1,97 @@
+"""The spiking network that PTS-SNN begins from: features go into LIF neurons as they are.
+
+    s^l = LIF(W^l s^{l-1} + b^l) ,   s^0 = X
+
+No norm, no saturation, no shift: features too weak for the threshold leave neurons silent, strong ones saturate them. PTS-SNN compares
+with such a network (arXiv 2602.08240, Table IV, 41.78 % on IEMOCAP) and does not describe it; one hidden layer of 256 neurons with a
+fixed decay of 0.5 is ours. With a linear layer and LIF neurons behind it (:class:`spikebrain.lobes.RateClassifier` with
+``readout_kwargs: {neuron: lif}``) it has 197,892 parameters for 4 classes of 768 channels, as many as the linear head of
+:mod:`spikebrain.baselines.linear_head`.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from spikebrain import lengths as frames
+from spikebrain import operands
+from spikebrain.baselines.lif_network import LIFNetworkState
+from spikebrain.blocks.spike_linear import SpikeLinear
+from spikebrain.neurons import LIF
+from spikebrain.neurons.neuron_switches import NeuronSwitches
+
+
+@dataclass(frozen=True)
+class VanillaSNNConfig(NeuronSwitches):
+    """Every switch of a :class:`VanillaSNN`.
+
+    Arguments
+    ---------
+    num_layers, d_model : int
+        Layers and neurons in each.
+    nhead, d_ffn, dropout, causal
+        Taken as every encoder takes them: there are no heads, no second width and no dropout, and the network is causal whatever is asked.
+    decay, threshold, reset, detach_reset, decay_input, surrogate, alpha
+        As for :class:`spikebrain.neurons.neuron_switches.NeuronSwitches`.
+    """
+
+    model, beside = "VanillaSNN", ("input_size",)
+    num_layers: int = 1
+    d_model: int = 256
+    nhead: int | None = None
+    d_ffn: int | None = None
+    dropout: float = 0.0
+    causal: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_layers < 1:
+            raise ValueError(f"num_layers is {self.num_layers}: choose 1 or more")
+
+
+class VanillaLayer(nn.Module):
+    """Linear layer with biases, and LIF neurons."""
+
+    def __init__(self, channels, config):
+        super().__init__()
+        self.linear, self.neuron = SpikeLinear(channels, config.d_model), LIF(config.d_model, **config.neuron_options())
+
+    def forward(self, train, state):
+        """(declared spikes, LIFState) of the operands ``train`` and the state before."""
+        return self.neuron.run(self.linear(train), train.counts, state)
+
+
+class VanillaSNN(nn.Module):
+    """The network. Keyword arguments beside ``input_size`` are the fields of :class:`VanillaSNNConfig`.
+
+    Arguments
+    ---------
+    input_size : int, optional
+        Channels of the features; d_model where it is None.
+    """
+
+    position = "none"
+    fires = True  # its output are spikes
+
+    def __init__(self, input_size=None, **switches):
+        super().__init__()
+        self.config = config = VanillaSNNConfig.of(**switches)
+        self.input_size = input_size or config.d_model
+        widths = [self.input_size] + [config.d_model] * (config.num_layers - 1)
+        self.layers = nn.ModuleList(VanillaLayer(width, config) for width in widths)
+
+    def forward(self, x, lengths=None, state=None):
+        """(spikes, state): spikes (B, L, d_model) of the last layer, 0 past an utterance's end, of features (B, L, N); a LIFNetworkState.
+
+        Raises ValueError when x has another number of channels, or the state another number of layers or another shape.
+        """
+        if x.shape[-1] != self.input_size:
+            raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
+        if state is not None and len(state.layers) != len(self.layers):
+            raise ValueError(f"the state has {len(state.layers)} layers, the network {len(self.layers)}: pass the state that it returned")
+        counts, after = frames.absolute(lengths, x), []
+        train = operands.Spikes.real(frames.zero_past(x, counts), counts)
+        for layer, before in zip(self.layers, state.layers if state else [None] * len(self.layers), strict=True):
+            train, own = layer(train, before)
+            after.append(own)
+        return train.value, LIFNetworkState(tuple(after))
