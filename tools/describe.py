@@ -50,14 +50,16 @@ def _built(tree, path):
     """The modules of a recipe; a classifier is made for its front end's channels and its corpus's number of classes."""
     if "modules" in tree:
         return tree["modules"]
-    frames = tree["frames"][0] if isinstance(tree["frames"], list) else tree["frames"]
-    features = tree["features"](frames=frames)
-    return {"features": features, "classifier": tree["classifier"](input_size=features.channels, classes=_classes(tree, path))}
+    features = tree["features"]
+    if "frames" in tree:  # a front end that is made for a number of frames; others extract what is stored, and are not trained
+        features = features(frames=tree["frames"][0] if isinstance(tree["frames"], list) else tree["frames"])
+    classifier = tree["classifier"](input_size=features.channels, classes=_classes(tree, path))
+    return {"features": features, "classifier": classifier} if "frames" in tree else {"classifier": classifier}
 
 
 def _classes(tree, path):
     """How many classes: those that the YAML chooses, or all of the corpus, after which the recipe's folder is named."""
-    chosen = tree.get("classes")
+    chosen = tree.get("classes") or tree.get("emotions")
     if chosen is None:
         return importlib.import_module(f"spikebrain.data.corpora.{Path(path).resolve().parent.parent.name.lower()}").CLASSES
     return len(chosen) if isinstance(chosen, list) else chosen
@@ -76,7 +78,7 @@ def published(name, **changes):
     return {"size": name, **changes, "parameters": results.parameters(modules)}
 
 
-NETWORKS = ("modules", "features", "classifier", "frames", "classes")
+NETWORKS = ("modules", "features", "classifier", "frames", "classes", "emotions")
 
 
 def _networks_alone(path, overrides):

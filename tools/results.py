@@ -11,6 +11,7 @@ absolute, user or host path.
 import argparse
 import getpass
 import json
+import math
 import re
 import socket
 import statistics
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from spikebrain.data.manifest import write_atomic
 from spikebrain.energy import SCOPES
+from spikebrain.training import arms
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("task", "corpus", "model", "protocol", "seed", "command", "metrics", "parameters")
@@ -32,6 +34,14 @@ command, the commit, the versions and the hardware of its run.
 LEGEND = """Error rates and accuracies are in percent. Over n runs that differ in their seed only, mean and standard deviation between runs
 are given. Energy is that of one utterance in mJ, in brackets that of the twin without spikes{prices}; each scope holds the one
 before it. A firing rate is spikes per frame and level, over all neurons.
+"""
+ARMS_PAGE = "GSC/README.md#the-curriculum"
+CURRICULUM = "kdcl"
+EQUAL = 0.5  # points of accuracy that count as none
+ARMS_LEGEND = f"""A distilled model has a row for the last stage of its first arm, and a table of its arms: accuracy, and energy of the
+whole network in mJ, at each number of frames a second. The last column says how far the curriculum (`{CURRICULUM}`) is ahead of each
+other arm at the fewest frames: the mean difference in points over seeds that have both arms, with the standard error of that mean.
+Before it stand the fewest frames at which an arm's mean accuracy is at most {EQUAL} points below that of the most frames trained.
 """
 EMPTY = "No run is kept yet. `python tools/results.py --keep RUN_FOLDER --protocol NAME` keeps one.\n"
 
@@ -111,7 +121,7 @@ def render(root=ROOT):
     runs = kept(root)
     if not runs:
         return f"{HEAD}\n{EMPTY}"
-    parts = [HEAD, LEGEND.format(prices=_prices(runs))]
+    parts = [HEAD, LEGEND.format(prices=_prices(runs)), *([ARMS_LEGEND] if _distilled(runs) else [])]
     for place, members in _grouped(runs, lambda run: (run["corpus"], run["protocol"])):
         parts.append(_section(*place, members))
     return "\n".join(parts)
@@ -130,10 +140,66 @@ def _section(corpus, protocol, runs):
     models = _grouped(runs, lambda run: run["model"])
     scores = list(dict.fromkeys((split, name) for run in runs for split, values in run["metrics"].items() for name in values))
     header = ["model", "n", *(f"{split} {name}" for split, name in scores), "parameters", "firing rate", *SCOPES]
-    rows = [header, ["---", *["---:"] * (len(header) - 1)], *(_row(model, members, scores) for model, members in models)]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = _table(header, [_row(model, members, scores) for model, members in models])
+    tables = [table, *(_arms(model, _distilled(members)) for model, members in models if _distilled(members))]
     commands = "\n".join(f"- {model}: {command}" for model, members in models for command in _commands(members))
-    return f"## {corpus}, {protocol}\n\n{_data(runs)}\n\n{table}\n\n{commands}\n"
+    return "\n\n".join([f"## {corpus}, {protocol}", _data(runs), *tables, commands]) + "\n"
+
+
+def _table(header, rows):
+    """Markdown; the first column to the left, all others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _distilled(runs):
+    """Those that have arms."""
+    return [run for run in runs if run.get("stages") and run.get("arms")]
+
+
+def _arms(model, runs):
+    """A row an arm: accuracy and energy at each number of frames, and how far the curriculum is ahead of it at the fewest."""
+    frames = sorted({stage["frames"] for run in runs for stage in run["stages"]}, reverse=True)
+    splits = _tested(runs)
+    scores, costs = {split: arms.over_runs(runs, arms.accuracy(split)) for split in splits}, arms.over_runs(runs, arms.energy)
+    header = ["arm", "n", *(f"{split}, {number} frames" for split in splits for number in frames)]
+    header += [f"mJ, {number} frames" for number in frames]
+    header += [f"frames for {split}, equal" for split in splits]
+    header += [f"{CURRICULUM} ahead, {split}, {frames[-1]} frames" for split in splits]
+    rows = []
+    for arm in dict.fromkeys(arm for run in runs for arm in run["arms"]):
+        accuracy = [_spread(scores[split].get(arm, {}).get(number), "{:.2f}") for split in splits for number in frames]
+        cost = [_mean(costs.get(arm, {}).get(number), "{:.3g}") for number in frames]
+        ahead = [_ahead(runs, arm, split, frames[-1]) for split in splits]
+        fewest = [_fewest(scores[split].get(arm, {}), frames[0]) for split in splits]
+        rows.append([arm, str(sum(arm in run["arms"] for run in runs)), *accuracy, *cost, *fewest, *ahead])
+    return f"Arms of {model} ([what they are]({ARMS_PAGE})):\n\n{_table(header, rows)}"
+
+
+def _fewest(scores, most):
+    """The fewest frames that are as good as ``most``, and how many fewer that are, of frames -> accuracies."""
+    if most not in scores:
+        return "-"
+    least = statistics.fmean(scores[most]) - EQUAL
+    fewest = min(frames for frames, values in scores.items() if statistics.fmean(values) >= least)
+    return f"{fewest} ({100 * (most - fewest) / most:.0f} % fewer)"
+
+
+def _tested(runs):
+    """The test splits of the stages; all splits where none is called so."""
+    splits = list(dict.fromkeys(split for run in runs for stage in run["stages"] for split in stage["accuracy"]))
+    return [split for split in splits if split.startswith("test")] or splits
+
+
+def _ahead(runs, arm, split, frames):
+    """By how many points the curriculum beats an arm: mean over the runs that have both, and its standard error."""
+    scores = [arms.by_arm(run, arms.accuracy(split)) for run in runs]
+    pairs = [(score.get(CURRICULUM, {}).get(frames), score.get(arm, {}).get(frames)) for score in scores]
+    differences = [own - other for own, other in pairs if None not in (own, other)]
+    if arm == CURRICULUM or not differences:
+        return "-"
+    error = f" ± {statistics.stdev(differences) / math.sqrt(len(differences)):.2f}" if len(differences) > 1 else ""
+    return f"{statistics.fmean(differences):+.2f}{error} (n {len(differences)})"
 
 
 def _row(model, runs, scores):
@@ -161,11 +227,13 @@ def _firing_rate(layers):
     return sum(layer["mean"] * layer["channels"] for layer in layers.values()) / neurons
 
 
+def _mean(values, form):
+    return form.format(statistics.fmean(values)) if values else "-"
+
+
 def _spread(values, form):
-    if not values:
-        return "-"
-    mean = form.format(statistics.fmean(values))
-    return f"{mean} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else mean
+    mean = _mean(values, form)
+    return f"{mean} ± {form.format(statistics.stdev(values))}" if values and len(values) > 1 else mean
 
 
 def _commands(runs):

@@ -7,6 +7,9 @@ from spikebrain.data.manifest import write_atomic
 
 INK, FAINT = "#1f2933", "#d5dbe1"
 SPIKING, TWIN, ALERT = "#0b6e99", "#a9b2bd", "#d1495b"
+# For lines that have no colour of their own; told apart by colour-blind readers too (M. Okabe, K. Ito, "Color Universal Design", 2008).
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", "-.", ":")
 
 
 def figure(width, height):
@@ -37,6 +40,18 @@ def plain(axes, title="", x="", y=""):
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)
     return axes
+
+
+def gridded(axes):
+    """Gives ``axes`` hairlines behind what is drawn, to read heights by."""
+    axes.grid(axis="y", color="#eceff2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def energy_unit(largest):
+    """(name, how many of it are a mJ) of the unit in which energies up to ``largest`` mJ are drawn."""
+    return ("mJ", 1) if largest >= 0.1 or not largest else ("µJ", 1000)
 
 
 def save(figure, path):

@@ -1,6 +1,6 @@
 """Loss and error rate by epoch."""
 
-from spikebrain.plots.canvas import ALERT, INK, SPIKING, TWIN, figure, plain
+from spikebrain.plots.canvas import ALERT, INK, SPIKING, TWIN, figure, gridded, plain
 
 _COLOURS = (SPIKING, ALERT, "#e0a030", "#5b8c5a", TWIN)
 
@@ -51,5 +51,4 @@ def _lines(axes, series, number):
         axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3, label=label)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
-    axes.grid(axis="y", color="#eceff2", linewidth=0.8)
-    axes.set_axisbelow(True)
+    gridded(axes)

@@ -1,6 +1,6 @@
 """Energy of one utterance by scope, beside the non-spiking twin's."""
 
-from spikebrain.plots.canvas import INK, SPIKING, TWIN, figure, plain
+from spikebrain.plots.canvas import INK, SPIKING, TWIN, energy_unit, figure, plain
 
 
 def energy(report, title="Energy of one utterance"):
@@ -25,7 +25,7 @@ def energy(report, title="Energy of one utterance"):
     if not scopes:
         raise ValueError(f"no scope with mJ and twin_mJ among {sorted(report)}: pass results['energy']")
     largest = max(max(entry["mJ"], entry["twin_mJ"]) for entry in scopes.values())
-    unit = ("mJ", 1) if largest >= 0.1 or not largest else ("µJ", 1000)
+    unit = energy_unit(largest)
     canvas = figure(8, 1.4 + 0.85 * len(scopes))
     axes = plain(canvas.add_subplot(), title, _axis_label(report.get("counting", {}), unit[0]))
     for row, entry in enumerate(scopes.values()):

@@ -1,10 +1,11 @@
-"""Firing rates of every neuron of every layer, one band a layer (as figure 3 of the IML-Spikeformer paper, arXiv 2507.07396)."""
+"""Firing rates: of every neuron of every layer, one band a layer (as figure 3 of the IML-Spikeformer paper, arXiv 2507.07396), and of
+chosen layers by epoch (as figure 6 of the SpikeSCR paper, arXiv 2412.12858)."""
 
 import os.path
 
 import numpy as np
 
-from spikebrain.plots.canvas import ALERT, INK, SPIKING, figure, plain
+from spikebrain.plots.canvas import ALERT, DASHES, INK, SERIES, SPIKING, figure, gridded, plain
 
 INACTIVE = 0.01
 
@@ -40,6 +41,43 @@ def firing_rates(rates, title="Firing rates"):
     bar = canvas.colorbar(image, ax=canvas.axes[0], location="bottom", fraction=0.3 * inch, pad=0.1 * inch, aspect=60, extend="max")
     bar.set_label(f"firing rate (spikes per frame and level); below {INACTIVE}: red", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
+    return canvas
+
+
+def firing_by_epoch(epochs, title="Firing rate by epoch"):
+    """Draws one line a layer over epochs.
+
+    Arguments
+    ---------
+    epochs : sequence of dict
+        One an epoch: ``"epoch"`` (int) and, where it was measured, ``"firing"``: layer name -> mean firing rate of its neurons, in [0, 1].
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        When no epoch has a rate.
+    """
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch.get("firing", {})))
+    if not names:
+        raise ValueError(f"{len(epochs)} epochs hold no firing rate: name layers in firing_by_epoch")
+    prefix = _common_prefix(names)
+    canvas = figure(8, max(3.4, 1.2 + 0.18 * len(names)))
+    canvas.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
+    axes = plain(canvas.add_subplot(), prefix, "epoch", "firing rate (%, spikes per frame and level)")
+    for number, name in enumerate(names):
+        x, y = zip(*((epoch["epoch"], 100 * epoch["firing"][name]) for epoch in epochs if name in epoch.get("firing", {})), strict=True)
+        look = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number // len(SERIES) % len(DASHES)]}
+        label = f"{name[len(prefix) :]}, last {y[-1]:.1f} %"
+        axes.plot(x, y, **look, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3, label=label)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    canvas.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK)
+    gridded(axes)
     return canvas
 
 

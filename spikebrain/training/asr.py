@@ -17,7 +17,6 @@ from speechbrain.decoders import CTCScorer, S2STransformerBeamSearcher, ScorerBu
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.metric_stats import ErrorRateStats
-from speechbrain.utils.repro import SaveableGenerator
 
 from spikebrain import energy
 from spikebrain import lengths as frames
@@ -25,9 +24,8 @@ from spikebrain.data import tokens
 from spikebrain.data.manifest import write_atomic
 from spikebrain.data.pipelines import AsrDataOptions, asr_data
 from spikebrain.data.preparation import skipped_csv
-from spikebrain.training import checkpoints, hooks, keys, results
-from spikebrain.training.brain import TaskBrain
-from spikebrain.training.history import History
+from spikebrain.training import brain as shared
+from spikebrain.training import checkpoints, keys, splits
 
 logger = get_logger(__name__)
 
@@ -45,8 +43,7 @@ NEEDED = {
     "ctc_weight": "weight of CTC in the loss, 0 to 1; 1 is CTC alone",
 }
 OPTIONAL = {
-    "dev_splits": (),  # the first one chooses the checkpoints
-    "test_splits": (),
+    **shared.OPTIONAL,
     "tokenizer_file": None,  # a SentencePiece model, instead of one trained on the training text
     "token_type": "unigram",
     "hard_vocab_limit": True,
@@ -61,7 +58,6 @@ OPTIONAL = {
     "lm_model": None,
     "temperature": 1.0,
     "max_decode_ratio": 1.0,
-    "extra_loggers": (),
 }
 BATCHING = {field.name: field.default for field in fields(AsrDataOptions) if field.name not in ("hop", "skip_short")}
 OPTIONAL |= BATCHING
@@ -84,7 +80,7 @@ class Output:
     lengths: torch.Tensor
 
 
-class ASR(TaskBrain):
+class ASR(shared.TaskBrain):
     """Trains and evaluates; see the module for the loss. Made by :func:`build`, which sets the attributes below.
 
     tokenizer : SentencePieceProcessor
@@ -189,41 +185,12 @@ class ASR(TaskBrain):
 
 
 def train(hparams, run_opts, prepared):
-    """Trains, evaluates on every dev and test split, and looks inside.
-
-    Arguments
-    ---------
-    hparams : dict
-        A recipe's objects and numbers: ``NEEDED`` and ``OPTIONAL``.
-    run_opts : RunOptions
-    prepared : Preparation
-
-    Returns
-    -------
-    dict
-        The part of ``results.json`` that this task knows.
-    """
+    """Trains, evaluates on every dev and test split, and looks inside: a task's ``train``, see :mod:`spikebrain.training.run`."""
     check(hparams)
-    tokenizer = make_tokenizer(hparams, prepared)
-    data = make_data(hparams, prepared, tokenizer)
-    brain = build(hparams, run_opts, data)
-    loaders = {"train_loader_kwargs": dict(data.train_loader), "valid_loader_kwargs": dict(data.eval_loader)}
-    brain.fit(hparams["epoch_counter"], data.train, data.valid, **loaders)
-    metrics = {split: evaluate(brain, split, dataset, data.eval_loader) for split, dataset in data.tests.items()}
-    report = {
-        "metrics": metrics,
-        "parameters": results.parameters(brain.parts),
-        "epochs": hparams["epoch_counter"].current,
-        "averaged_epochs": list(brain.averaged),
-        "epoch_seconds": [row["seconds"] for row in brain.history.rows],
-        "hardware": results.hardware(brain.device),
-    }
-    return report | hooks.look(brain, *_looked_at(data))
-
-
-def _looked_at(data):
-    """The split that is listened to (validation, else the first that is reported, else training) and its loader's options."""
-    return next(d for d in (data.valid, *data.tests.values(), data.train) if d is not None), data.eval_loader
+    brain = build(hparams, run_opts, make_data(hparams, prepared, make_tokenizer(hparams, prepared)))
+    brain.learn()
+    metrics = {split: evaluate(brain, split, dataset) for split, dataset in brain.data.tests.items()}
+    return {"metrics": metrics, "averaged_epochs": list(brain.averaged), **brain.report()}
 
 
 def check(hparams):
@@ -241,8 +208,7 @@ def check(hparams):
             f"ctc_weight: {weight} and num_decoder_layers: {layers} do not go together: "
             "CTC alone is ctc_weight: 1.0 and num_decoder_layers: 0"
         )
-    if not hparams["train_splits"]:
-        raise keys.RecipeError("train_splits: is empty: name at least one split, or use --test_only with the splits of the training run")
+    splits.check(hparams)
 
 
 def make_tokenizer(hparams, prepared):
@@ -253,7 +219,8 @@ def make_tokenizer(hparams, prepared):
         settings = tokens.TokenizerSettings(
             hparams["output_neurons"], hparams["token_type"], hparams["hard_vocab_limit"], hparams["character_coverage"]
         )
-        run_on_main(tokens.train, args=[[prepared.manifests[split] for split in hparams["train_splits"]], file, settings])
+        train, _, _ = splits.manifests(hparams, prepared)
+        run_on_main(tokens.train, args=[train, file, settings])
     tokenizer = tokens.load(file)
     tokens.check_tokenizer(tokenizer, hparams["output_neurons"], file)
     return tokenizer
@@ -264,16 +231,7 @@ def make_data(hparams, prepared, tokenizer):
     options = {name: hparams[name] for name in BATCHING}
     options["speeds"] = tuple(options["speeds"] or ())
     options = AsrDataOptions(**options, hop=hparams["modules"]["features"].hop, skip_short=hparams["skip_bad_audio"])
-    dev = list(hparams["dev_splits"] or ())
-    reported = dict.fromkeys([*dev, *(hparams["test_splits"] or ())])
-    data = asr_data(
-        [prepared.manifests[split] for split in hparams["train_splits"]],
-        [prepared.manifests[split] for split in dev[:1]],
-        {split: prepared.manifests[split] for split in reported},
-        hparams["data_folder"],
-        tokenizer,
-        options,
-    )
+    data = asr_data(*splits.manifests(hparams, prepared), hparams["data_folder"], tokenizer, options)
     if data.dropped and if_main_process():
         write_atomic(os.path.join(hparams["save_folder"], "skipped.csv"), skipped_csv([*prepared.skipped, *data.dropped]))
     return data
@@ -287,19 +245,18 @@ def build(hparams, run_opts, data):
     brain.tokenizer = data.tokenizer
     brain.searcher = beam_search(hparams)
     brain.train_sampler = data.train_sampler
-    brain.history = History(os.path.join(hparams["output_folder"], "history.jsonl"))
     brain.tracked = ("valid_WER" if data.valid is not None else "train_loss", "epoch")
     brain.kept = hparams["avg_checkpoints"]
     digest = hashlib.sha256(data.tokenizer.serialized_model_proto()).hexdigest()[:16]
     brain.fits = {"output_neurons": hparams["output_neurons"], "vocabulary": len(data.tokenizer), "tokenizer": digest}
-    brain.checkpointer.add_recoverable("history", brain.history)
-    brain.checkpointer.add_recoverable("loader_generator", SaveableGenerator({"loader": data.generator}))
+    brain.keep_history(hparams["output_folder"])
+    brain.take(data)
     return brain
 
 
-def evaluate(brain, split, dataset, loader):
+def evaluate(brain, split, dataset):
     """Decodes a split with the averaged checkpoint, writes ``wer_<split>.txt``: ``{"WER": percent}``."""
-    brain.evaluate(dataset, test_loader_kwargs=dict(loader))
+    brain.evaluate(dataset, test_loader_kwargs=dict(brain.data.eval_loader))
     if if_main_process():
         with open(os.path.join(brain.hparams.output_folder, f"wer_{split}.txt"), "w", encoding="utf-8") as file:
             brain.errors.write_stats(file)

@@ -1,38 +1,80 @@
 """What the Brains of all tasks share: updates, epochs, which checkpoint is best, and which ones fit."""
 
 import math
+import os
 import time
+from contextlib import nullcontext
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
+from speechbrain.utils.repro import SaveableGenerator
 
+from spikebrain import operands
+from spikebrain.training import firing, hooks, results, splits
 from spikebrain.training.checkpoints import CheckpointError
+from spikebrain.training.history import History
 from spikebrain.training.sharding import sharded_loader
 
 logger = get_logger(__name__)
+
+# Keys that every task reads and a recipe may leave out.
+OPTIONAL = {
+    "dev_splits": (),  # the first one chooses the checkpoints
+    "test_splits": (),
+    "firing_by_epoch": (),  # layers whose firing rate is kept at each validation, by name or by the end of it; * stands for anything
+    "extra_loggers": (),
+}
 
 
 class TaskBrain(sb.Brain):
     """SpeechBrain's Brain with whole checkpoints, a schedule that leads, and a history.
 
     A task gives ``compute_forward``, ``compute_objectives``, :meth:`validated` and what :mod:`spikebrain.training.hooks`
-    asks for; its builder sets the attributes below.
+    asks for; its builder calls :meth:`keep_history` and :meth:`take`, and sets the other attributes below.
 
     parts : dict, the modules that are used, as they are
     history : History, a recoverable
+    data : AsrData or ClassData, with the generator of its training loader as a recoverable
     fits : numbers that a checkpoint must have to fit this run
     repair : what to do about a checkpoint that does not fit; ``{name}`` is the number that differs
     tracked : what chooses checkpoints, lowest first; of equal ones the next name decides
     kept : how many of the best checkpoints are kept
     """
 
-    history = None
+    history = data = rates = None
     parts = fits = {}
     repair = "set {name} as in that run"
     tracked = ("valid_loss", "epoch")
     kept = 1
+
+    def keep_history(self, folder):
+        """Writes what each epoch gives to ``history.jsonl`` in ``folder``."""
+        self.history = History(os.path.join(folder, "history.jsonl"))
+        self.checkpointer.add_recoverable("history", self.history)
+
+    def take(self, data):
+        """Takes the datasets and their loaders' options, once."""
+        self.data = data
+        self.checkpointer.add_recoverable("loader_generator", SaveableGenerator({"loader": data.generator}))
+
+    def learn(self):
+        """Trains to the end, or what is left of it."""
+        loaders = {"train_loader_kwargs": dict(self.data.train_loader), "valid_loader_kwargs": dict(self.data.eval_loader)}
+        self.fit(self.hparams.epoch_counter, self.data.train, self.data.valid, **loaders)
+
+    def report(self):
+        """What ``results.json`` says of every training: sizes, epochs, time, and what a look inside shows (main process)."""
+        rates = firing.by_epoch(self.history.rows)
+        return {
+            "parameters": results.parameters(self.parts),
+            "epochs": self.hparams.epoch_counter.current,
+            "epoch_seconds": [row["seconds"] for row in self.history.rows],
+            "hardware": results.hardware(self.device),
+            **({"firing_by_epoch": rates} if rates else {}),
+            **hooks.look(self, splits.looked_at(self.data), self.data.eval_loader),
+        }
 
     def validated(self, stage_loss):
         """The numbers of a validation that has ended, by name: its loss and what the task counts."""
@@ -47,8 +89,15 @@ class TaskBrain(sb.Brain):
         return self.modules[name] if self.modules.training else self.parts[name]
 
     def on_stage_start(self, stage, epoch=None):
-        """Looks at the clock."""
+        """Looks at the clock, and before a validation forgets the spikes of the last one."""
         self.began = time.monotonic()
+        if stage == sb.Stage.VALID and self.hparams.firing_by_epoch:
+            self.rates = firing.Rates(self.parts, self.hparams.firing_by_epoch)
+
+    def evaluate_batch(self, batch, stage):
+        """As the host's; a validation is listened to where ``firing_by_epoch`` names layers."""
+        with operands.listen(self.rates) if stage == sb.Stage.VALID and self.rates else nullcontext():
+            return super().evaluate_batch(batch, stage)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Keeps the training loss; after validation, logs the epoch and saves."""
@@ -64,7 +113,8 @@ class TaskBrain(sb.Brain):
         rate = self.optimizer.param_groups[0]["lr"]
         numbers = {"train_loss": self.train_stats["loss"], **{f"valid_{name}": value for name, value in valid.items()}}
         numbers |= self.further_numbers()
-        self.history.add(epoch=epoch, lr=rate, seconds=self.train_stats["seconds"], updates=self.optimizer_step, **numbers)
+        row = {"lr": rate, "seconds": self.train_stats["seconds"], "updates": self.optimizer_step, **numbers}
+        self.history.add(epoch=epoch, **row, **({"firing": self.rates.of(epoch)} if valid and self.rates else {}))
         self.checkpointer.save_checkpoint(meta={"epoch": epoch, **numbers, **self.fits})
         self.checkpointer.keep(self.kept, self.tracked)
         if if_main_process():

@@ -26,10 +26,9 @@ from spikebrain import energy
 from spikebrain import lengths as frames
 from spikebrain.data.classification import ClassDataOptions, Recordings
 from spikebrain.learning.losses import summed_softmax, votes_loss
-from spikebrain.training import hooks, keys, results
-from spikebrain.training.brain import TaskBrain
+from spikebrain.training import brain as shared
+from spikebrain.training import keys, splits
 from spikebrain.training.checkpoints import Checkpointer
-from spikebrain.training.history import History
 
 logger = get_logger(__name__)
 
@@ -44,12 +43,10 @@ NEEDED = {
     "train_splits": "list of splits to train on",
 }
 OPTIONAL = {
-    "dev_splits": (),  # the first one chooses the checkpoint
-    "test_splits": (),
+    **shared.OPTIONAL,
     "augment": None,  # of a batch of features and their lengths, or of one recording's event frames
     "paper_padding": False,  # padded frames vote, as in the published code
     "report_max_test": False,  # look at the test splits after each epoch, and report the best of them too
-    "extra_loggers": (),
 }
 BATCHING = {field.name: field.default for field in fields(ClassDataOptions)} | {"seed": None}
 OPTIONAL |= {name: default for name, default in BATCHING.items() if name != "seed"}
@@ -109,15 +106,14 @@ class Tally:
         return self.losses / max(self.utterances, 1)
 
 
-class Classifier(TaskBrain):
+class Classifier(shared.TaskBrain):
     """Trains and evaluates; see the module. Made by :func:`build`, which sets the attributes below.
 
-    data : ClassData
     labels : tuple of str, the classes
     best_epoch : the epoch whose weights were evaluated
     """
 
-    data = tally = best_epoch = None
+    tally = best_epoch = None
     labels = ()
 
     def compute_forward(self, batch, stage):
@@ -203,25 +199,12 @@ def labels_of(batch):
 
 
 def train(hparams, run_opts, prepared):
-    """Trains, evaluates on every dev and test split, and looks inside.
-
-    Arguments
-    ---------
-    hparams : dict
-        A recipe's objects and numbers: ``NEEDED`` and ``OPTIONAL``.
-    run_opts : RunOptions
-    prepared : Preparation
-
-    Returns
-    -------
-    dict
-        The part of ``results.json`` that this task knows.
-    """
+    """Trains, evaluates on every dev and test split, and looks inside: a task's ``train``, see :mod:`spikebrain.training.run`."""
     check(hparams)
     recordings = make_recordings(hparams, prepared)
     course = Course(hparams["frames"], hparams["number_of_epochs"], hparams["schedule"], hparams["output_folder"], hparams["save_folder"])
     brain = build(hparams, run_opts, recordings, course)
-    give(brain, recordings.view(brain.parts["features"], augment=hparams["augment"]))
+    brain.take(recordings.view(brain.parts["features"], augment=hparams["augment"]))
     return complete(brain)
 
 
@@ -232,8 +215,7 @@ def check(hparams):
     ------
     RecipeError
     """
-    if not hparams["train_splits"]:
-        raise keys.RecipeError("train_splits: is empty: name at least one split, or use --test_only with the splits of the training run")
+    splits.check(hparams)
     if hparams["report_max_test"] and not hparams["test_splits"]:
         raise keys.RecipeError("report_max_test: True, but test_splits is empty: name a split, or set report_max_test: False")
     if hparams["number_of_epochs"] < 1:
@@ -245,16 +227,7 @@ def check(hparams):
 def make_recordings(hparams, prepared):
     """The utterances of all splits, their labels in the corpus's order, where it has one."""
     options = ClassDataOptions(**{name: hparams[name] for name in BATCHING})
-    dev = list(hparams["dev_splits"] or ())
-    reported = dict.fromkeys([*dev, *(hparams["test_splits"] or ())])
-    return Recordings(
-        [prepared.manifests[split] for split in hparams["train_splits"]],
-        [prepared.manifests[split] for split in dev[:1]],
-        {split: prepared.manifests[split] for split in reported},
-        hparams["data_folder"],
-        prepared.settings.get("classes"),
-        options,
-    )
+    return Recordings(*splits.manifests(hparams, prepared), hparams["data_folder"], prepared.settings.get("classes"), options)
 
 
 def make(key, factory, **arguments):
@@ -279,20 +252,13 @@ def build(hparams, run_opts, recordings, course, kind=Classifier):
     brain.tracked = choice(hparams)
     digest = hashlib.sha256("\n".join(recordings.labels).encode()).hexdigest()[:16]
     brain.fits = {"frames": course.frames, "classes": classes, "labels": digest, **_sizes(classifier)}
-    brain.history = History(os.path.join(course.folder, "history.jsonl"))
-    brain.checkpointer.add_recoverable("history", brain.history)
+    brain.keep_history(course.folder)
     return brain
 
 
 def choice(hparams):
     """What chooses a recipe's checkpoint, lowest first: what dev splits say, or the training loss where there is none."""
     return ("valid_error", "valid_loss", "epoch") if hparams["dev_splits"] else ("train_loss", "epoch")
-
-
-def give(brain, data):
-    """Hands a ClassData to a Brain, once."""
-    brain.data = data
-    brain.checkpointer.add_recoverable("loader_generator", SaveableGenerator({"loader": data.generator}))
 
 
 def _objects(course):
@@ -312,22 +278,16 @@ def _sizes(classifier):
 
 def complete(brain):
     """Trains a Brain to the end, or what is left of it, and evaluates its best checkpoint: the task's part of ``results.json``."""
-    data = brain.data
-    loaders = {"train_loader_kwargs": dict(data.train_loader), "valid_loader_kwargs": dict(data.eval_loader)}
-    brain.fit(brain.hparams.epoch_counter, data.train, data.valid, **loaders)
-    tallies = {split: evaluate(brain, split, dataset) for split, dataset in data.tests.items()}
-    report = {
+    brain.learn()
+    tallies = {split: evaluate(brain, split, dataset) for split, dataset in brain.data.tests.items()}
+    own = {
         "metrics": {split: {"accuracy": tally.accuracy} for split, tally in tallies.items()},
         "labels": list(brain.labels),
         "confusion": {split: tally.confusion.tolist() for split, tally in tallies.items()},
-        "parameters": results.parameters(brain.parts),
         "frames": brain.parts["features"].frames,
-        "epochs": brain.hparams.epoch_counter.current,
         "best_epoch": brain.best_epoch,
-        "epoch_seconds": [row["seconds"] for row in brain.history.rows],
-        "hardware": results.hardware(brain.device),
     }
-    return report | _highest(brain) | hooks.look(brain, *_looked_at(data))
+    return own | highest(brain) | brain.report()
 
 
 def evaluate(brain, split, dataset):
@@ -337,8 +297,8 @@ def evaluate(brain, split, dataset):
     return brain.tally
 
 
-def _highest(brain):
-    """With ``report_max_test``, the best epoch of each test split."""
+def highest(brain):
+    """With ``report_max_test``, what ``results.json`` says of the best epoch of each test split; else nothing."""
     if not brain.hparams.report_max_test:
         return {}
     best = {}
@@ -346,8 +306,3 @@ def _highest(brain):
         row = max(brain.history.rows, key=lambda row: row[f"{split}_accuracy"])
         best[split] = {"accuracy": row[f"{split}_accuracy"], "epoch": row["epoch"]}
     return {"comparison": {"what": COMPARISON, "max_test": best}}
-
-
-def _looked_at(data):
-    """The split that is listened to (validation, else the first that is reported, else training) and its loader's options."""
-    return next(d for d in (data.valid, *data.tests.values(), data.train) if d is not None), data.eval_loader

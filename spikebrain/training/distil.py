@@ -32,9 +32,11 @@ from spikebrain.data.classification import augment_alike
 from spikebrain.data.manifest import write_atomic
 from spikebrain.learning import kdcl
 from spikebrain.spelling import did_you_mean
-from spikebrain.training import classify, keys, results
+from spikebrain.training import classify, hooks, keys, results
+from spikebrain.training.arms import accuracy, by_arm, pictures
 from spikebrain.training.checkpoints import Checkpointer, CheckpointError
 from spikebrain.training.classify import Classifier, Course
+from spikebrain.training.splits import compared
 
 logger = get_logger(__name__)
 
@@ -155,19 +157,12 @@ class Student(Classifier):
 
 
 def train(hparams, run_opts, prepared):
-    """Trains all stages of all arms, evaluates each, and compares them.
-
-    Arguments
-    ---------
-    hparams : dict
-        A recipe's objects and numbers: ``NEEDED`` and ``OPTIONAL``.
-    run_opts : RunOptions
-    prepared : Preparation
+    """Trains all stages of all arms, evaluates each, and compares them: a task's ``train``, see :mod:`spikebrain.training.run`.
 
     Returns
     -------
     dict
-        The part of ``results.json`` that this task knows: that of the first arm's last stage, and ``stages``, all of them.
+        That of the first arm's last stage, and ``stages``, all of them.
     """
     check(hparams)
     recordings = classify.make_recordings(hparams, prepared)
@@ -302,7 +297,7 @@ def begin(hparams, run_opts, recordings, stage, parent=None):
     if stage.taught:
         brain.loss, brain.teacher = options_of(hparams), frozen(hparams, brain, parent)
         teacher = brain.teacher["features"]
-    classify.give(brain, recordings.view(features, teacher, hparams["augment"], hparams["share_aug"]))
+    brain.take(recordings.view(features, teacher, hparams["augment"], hparams["share_aug"]))
     return brain
 
 
@@ -395,12 +390,15 @@ def _row(stage, report, trained):
 
 
 def _tell(hparams, plan, rows):
-    """Writes ``stages.txt`` and logs it."""
+    """Writes ``stages.txt`` and logs it; draws the arms beside each other."""
     if not if_main_process():
         return
-    text = table(plan, rows, [*(hparams["dev_splits"] or ())[:1], *(hparams["test_splits"] or ())])
-    write_atomic(os.path.join(hparams["output_folder"], "stages.txt"), text)
+    splits, folder = compared(hparams), hparams["output_folder"]
+    text = table(plan, rows, splits)
+    write_atomic(os.path.join(folder, "stages.txt"), text)
     logger.info(f"Stage by stage:\n{text}")
+    if splits:
+        hooks.draw(folder, pictures([{"stages": rows, "arms": plan.arms}], splits))
 
 
 def table(plan, rows, splits):
@@ -413,21 +411,17 @@ def table(plan, rows, splits):
         ``stages`` of ``results.json``.
     splits : list of str
     """
-    found = {row["name"]: row for row in rows}
     frames = sorted({stage.frames for stage in plan.stages.values()}, reverse=True)
     parts = []
     for split in splits:
-        lines = [[f"{split} %", *plan.arms]]
-        for number in frames:
-            cells = [_cell(found, plan.stages, way, number, split) for way in plan.arms.values()]
-            lines.append([f"{number} frames", *cells])
-        parts.append(_aligned(lines))
+        found = by_arm({"stages": rows, "arms": plan.arms}, accuracy(split))
+        lines = [[f"{number} frames", *(_cell(found[arm].get(number)) for arm in plan.arms)] for number in frames]
+        parts.append(_aligned([[f"{split} %", *plan.arms], *lines]))
     return "\n".join([*parts, _aligned(_lines_of_stages(rows, splits))])
 
 
-def _cell(found, stages, way, frames, split):
-    name = next((name for name in way if stages[name].frames == frames), None)
-    return f"{found[name]['accuracy'][split]:.2f}" if name in found else "-"
+def _cell(percent):
+    return "-" if percent is None else f"{percent:.2f}"
 
 
 def _lines_of_stages(rows, splits):

@@ -47,7 +47,7 @@ def look(brain, dataset, loader):
     cost = _attempt("energy", lambda: brain.cost(counter))
     if cost:
         report["energy"] = cost
-    _draw(brain, counter, cost, encoder_input)
+    draw(brain.hparams.output_folder, _pictures(brain, counter, cost, encoder_input))
     return report
 
 
@@ -77,17 +77,30 @@ def _lengths(args, kwargs):
     return kwargs.get("lengths", args[1] if len(args) > 1 else None)
 
 
-def _draw(brain, counter, cost, encoder_input):
-    pictures = {
-        "curves": lambda: plots.curves(brain.history.rows),
+def draw(folder, pictures):
+    """Writes pictures into ``folder``, on the main process; one that cannot be drawn is logged and left out.
+
+    Arguments
+    ---------
+    folder : str
+    pictures : dict
+        Name of the file without its ending -> callable that gives the figure, or None where there is nothing to draw.
+    """
+    for name, make in pictures.items() if if_main_process() else ():
+        figure = _attempt(f"{name}.png", make)
+        if figure is not None:
+            _attempt(f"{name}.png", lambda: plots.save(figure, os.path.join(folder, f"{name}.png")))  # noqa: B023
+
+
+def _pictures(brain, counter, cost, encoder_input):
+    rows = brain.history.rows
+    return {
+        "curves": lambda: plots.curves(rows),
+        "firing_by_epoch": lambda: plots.firing_by_epoch(rows) if any(row.get("firing") for row in rows) else None,
         "firing_rates": lambda: plots.firing_rates(counter.rates()) if counter.spikes else None,
         "energy": lambda: plots.energy(cost) if cost else None,
         "attention": lambda: _attention(brain.encoder, encoder_input),
     }
-    for name, draw in pictures.items():
-        figure = _attempt(f"{name}.png", draw)
-        if figure is not None:
-            _attempt(f"{name}.png", lambda: plots.save(figure, os.path.join(brain.hparams.output_folder, f"{name}.png")))  # noqa: B023
 
 
 def _attention(encoder, encoder_input):

@@ -5,6 +5,15 @@
 A *corpus* is a module of ``spikebrain.data.corpora`` (it has ``prepare``, and ``OPTIONS`` where that takes more
 than every corpus's does: name -> default), a *task* a module of ``spikebrain.training`` (it has ``NEEDED``,
 ``OPTIONAL``, ``KEYS`` and ``train``), or several, of which the YAML's key ``task`` names one.
+
+A task's ``train(hparams, run_opts, prepared)`` trains, evaluates on every dev and test split, and looks inside. It is given
+
+- ``hparams``, dict: a recipe's objects and numbers, those of ``NEEDED`` and ``OPTIONAL``, ours included, and ``invoked_as``, the
+  recipe's path and the command line behind it,
+- ``run_opts``: a RunOptions of SpeechBrain,
+- ``prepared``: the Preparation of the corpus,
+
+and returns the part of ``results.json`` that the task knows, a dict.
 """
 
 import importlib
@@ -87,10 +96,11 @@ def _run(recipe, corpus, task, argv):
     ddp_init_group(run_opts)
     _experiment(recipe, file, overrides, hparams)
     prepared = _prepare(hparams, corpus, _splits(hparams))
+    hparams["invoked_as"] = [os.path.abspath(recipe), *argv]
     report = task.train(hparams, run_opts, prepared)
     if if_main_process():
         common = _common(recipe, hparams, corpus, task)
-        common["command"] = results.command([os.path.abspath(recipe), *argv], results.known_folders(recipe))
+        common["command"] = results.command(hparams["invoked_as"], results.known_folders(recipe))
         report = {**common, "data": prepared.summary(), **report, "seconds": round(time.monotonic() - began, 1)}
         results.write(hparams["output_folder"], report)
     ddp_barrier()

@@ -68,7 +68,47 @@ class WarmupDecay:
 
 
 @register_checkpoint_hooks
-class CosineByEpoch:
+class ByEpoch:
+    """A rate that is constant within an epoch: ``lr`` times the ``multiplier(epoch)`` of a subclass.
+
+    Arguments
+    ---------
+    lr : float
+        The highest rate.
+    """
+
+    def __init__(self, lr):
+        self.lr, self.updates, self.updates_an_epoch, self.epochs = lr, 0, None, None
+
+    def plan(self, total, epochs):
+        """Says how many updates the whole training has, in how many epochs."""
+        self.epochs, self.updates_an_epoch = max(int(epochs), 1), max(int(total) // max(int(epochs), 1), 1)
+
+    def multiplier(self, epoch):
+        """What ``lr`` is multiplied by in epoch 0, 1, 2, ..."""
+        raise NotImplementedError
+
+    def __call__(self, optimizer):
+        """Sets the rate of the update that comes next. RuntimeError without a plan."""
+        if self.updates_an_epoch is None:
+            raise RuntimeError(f"{type(self).__name__} does not know how long an epoch is: call plan(updates, epochs) first")
+        rate = self.lr * self.multiplier(self.updates // self.updates_an_epoch)
+        self.updates += 1
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    @mark_as_saver
+    def save(self, path):
+        """Writes the number of updates so far."""
+        torch.save({"updates": self.updates}, path)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch=False):
+        """Reads the number of updates so far; how long training is follows from the run."""
+        self.updates = torch.load(path, weights_only=True)["updates"]
+
+
+class CosineByEpoch(ByEpoch):
     """Warm-up in equal steps, then a cosine, both constant within an epoch.
 
     With ``e`` the epochs after the warm-up, the rate is ``lr (1 + cos(pi e / half_period)) / 2``. The cosine of SpikeSCR's
@@ -104,27 +144,14 @@ class CosineByEpoch:
             raise ValueError(f"half_period is {half_period}: give 1 epoch or more, or null for one fall over the whole training")
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs is {warmup_epochs}: give 0 or more")
-        self.lr, self.half_period, self.warmup_epochs = lr, half_period, warmup_epochs
-        self.updates, self.updates_an_epoch, self.epochs = 0, None, None
-
-    def plan(self, total, epochs):
-        """Says how many updates the whole training has, in how many epochs."""
-        self.epochs, self.updates_an_epoch = max(int(epochs), 1), max(int(total) // max(int(epochs), 1), 1)
+        super().__init__(lr)
+        self.half_period, self.warmup_epochs = half_period, warmup_epochs
 
     def multiplier(self, epoch):
         """What ``lr`` is multiplied by in epoch 0, 1, 2, ..."""
         if epoch < self.warmup_epochs:
             return (epoch + 1) / self.warmup_epochs
         return (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / self._fall())) / 2
-
-    def __call__(self, optimizer):
-        """Sets the rate of the update that comes next. RuntimeError without a plan."""
-        if self.updates_an_epoch is None:
-            raise RuntimeError("CosineByEpoch does not know how long an epoch is: call plan(updates, epochs) first")
-        rate = self.lr * self.multiplier(self.updates // self.updates_an_epoch)
-        self.updates += 1
-        for group in optimizer.param_groups:
-            group["lr"] = rate
 
     def _fall(self):
         if self.half_period is not None:
@@ -133,12 +160,47 @@ class CosineByEpoch:
             raise RuntimeError("CosineByEpoch does not know how long training is: call plan(updates, epochs) first")
         return max(self.epochs - self.warmup_epochs, 1)
 
-    @mark_as_saver
-    def save(self, path):
-        """Writes the number of updates so far."""
-        torch.save({"updates": self.updates}, path)
 
-    @mark_as_loader
-    def load(self, path, end_of_epoch=False):
-        """Reads the number of updates so far; how long training is follows from the run."""
-        self.updates = torch.load(path, weights_only=True)["updates"]
+class WarmRestarts(ByEpoch):
+    """A cosine that falls to ``lowest`` and starts again, each time for longer (I. Loshchilov, F. Hutter, "SGDR", ICLR 2017, Eq. 5).
+
+    With e the epochs since the last start and P the length of the fall, the rate is lowest + (lr - lowest) (1 + cos(pi e / P)) / 2: that of
+    ``torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`` stepped once an epoch.
+
+    Arguments
+    ---------
+    lr : float
+        The highest rate.
+    first : int
+        Epochs of the first fall.
+    factor : int
+        By which each fall is longer than the one before.
+    lowest : float
+
+    Raises
+    ------
+    ValueError
+        A number of epochs, a factor or a lowest rate that cannot be.
+
+    Example
+    -------
+    >>> schedule = WarmRestarts(lr=1.0, first=1, factor=2)
+    >>> [round(schedule.multiplier(epoch), 3) for epoch in range(8)]  # starts at 0, 1, 3 and 7
+    [1.0, 1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
+    """
+
+    def __init__(self, lr, first=10, factor=2, lowest=0.0):
+        if first < 1 or factor < 1:
+            raise ValueError(f"first is {first} epochs and factor {factor}: give 1 or more of each")
+        if not 0 <= lowest <= lr:
+            raise ValueError(f"lowest is {lowest}: give a rate from 0 to lr, {lr}")
+        super().__init__(lr)
+        self.first, self.factor, self.lowest = first, factor, lowest
+
+    def multiplier(self, epoch):
+        """What ``lr`` is multiplied by in epoch 0, 1, 2, ..."""
+        length = self.first
+        while epoch >= length:
+            epoch, length = epoch - length, length * self.factor
+        low = self.lowest / self.lr
+        return low + (1 - low) * (1 + math.cos(math.pi * epoch / length)) / 2

@@ -23,6 +23,18 @@ ENERGY = {
     "full": {"mJ": 1.5, "twin_mJ": 3.0},
     "counting": {"utterances": 7, "prices": {"mac_pJ": 4.6, "ac_pJ": 0.9}},
 }
+ACCURACY = {
+    "kdcl": {100: [94.0, 95.0, 96.0], 40: [91.0, 92.0, 93.0], 20: [85.0, 86.0, 87.0]},
+    "direct": {100: [94.0, 95.0, 96.0], 40: [90.0, 91.0, 95.0], 20: [80.0, 81.0, 82.0]},
+    "oneshot": {100: [94.0, 95.0, 96.0], 20: [83.0, 84.0, 85.0]},
+}
+COST = {arm: {frames: [frames / 1000 + 0.001 * run for run in range(3)] for frames in values} for arm, values in ACCURACY.items()}
+FIRING = [{"epoch": 1}, {"epoch": 2, "firing": {"net.0.gate": 0.1}}, {"epoch": 3, "firing": {"net.0.gate": 0.25, "net.1.gate": 0.5}}]
+
+
+def one_run(arms, run=0):
+    """The arms as one run gives them."""
+    return {arm: {frames: values[run : run + 1] for frames, values in numbers.items()} for arm, numbers in arms.items()}
 
 
 def texts(figure):
@@ -74,6 +86,10 @@ def figures():
         "attention": plots.attention_maps(some_maps()),
         "curves": plots.curves(HISTORY),
         "energy": plots.energy(ENERGY),
+        "firing by epoch": plots.firing_by_epoch(FIRING),
+        "accuracy by frames": plots.accuracy_by_frames({"valid": ACCURACY, "test": ACCURACY}),
+        "energy by frames": plots.energy_by_frames(COST, ACCURACY, "test"),
+        "of one run": plots.energy_by_frames(one_run(COST), one_run(ACCURACY), "test"),
     }
 
 
@@ -180,6 +196,77 @@ def test_small_energies_are_drawn_in_microjoules():
     axes = plots.energy({"full": {"mJ": 0.003, "twin_mJ": 0.004}}).axes[0]
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([4.0, 3.0])
     assert {"energy (µJ)", "twin 4 µJ", "3 µJ  (75% of the twin)"} <= set(texts(axes.figure))
+
+
+def test_firing_by_epoch_draws_a_line_a_layer_from_where_it_was_measured():
+    figure = plots.firing_by_epoch(FIRING)
+    (axes,) = figure.axes
+    assert {line.get_label(): line.get_xydata().tolist() for line in axes.lines} == {
+        "0.gate, last 25.0 %": [[2, 10.0], [3, 25.0]],
+        "1.gate, last 50.0 %": [[3, 50.0]],
+    }
+    assert axes.get_title(loc="left") == "net." and axes.get_xlabel() == "epoch" and "%" in axes.get_ylabel() and axes.get_ylim()[0] == 0
+    with pytest.raises(ValueError, match="1 epochs hold no firing rate: name layers in firing_by_epoch"):
+        plots.firing_by_epoch(FIRING[:1])
+
+
+def test_no_two_layers_look_alike():
+    rows = [{"epoch": 1, "firing": {f"net.{number}.neuron": 0.1 for number in range(24)}}]
+    lines = plots.firing_by_epoch(rows).axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 24
+
+
+def drawn(axes):
+    """arm -> points of its line."""
+    return {line.get_label(): line.get_xydata() for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def test_accuracy_by_frames_draws_means_and_one_deviation_to_each_side():
+    valid, test = plots.accuracy_by_frames({"valid": one_run(ACCURACY), "test": ACCURACY}).axes
+    assert {arm: points.tolist() for arm, points in drawn(valid).items()} == {
+        arm: [[frames, values[frames][0]] for frames in sorted(values)] for arm, values in ACCURACY.items()
+    }
+    # Bars of several arms stand beside each other.
+    means = {arm: points[:, 1].tolist() for arm, points in drawn(test).items()}
+    assert means == {"kdcl": [86.0, 92.0, 95.0], "direct": [81.0, 92.0, 95.0], "oneshot": [84.0, 95.0]}
+    assert all(points[:, 0] == pytest.approx(sorted(ACCURACY[arm]), rel=0.05) for arm, points in drawn(test).items())
+    bars = [tuple(line.get_segments()[0][:, 1]) for line in test.collections]
+    spread = 7**0.5  # of 90, 91, 95
+    assert bars[:3] == [(85.0, 87.0), (91.0, 93.0), (94.0, 96.0)] and bars[4] == pytest.approx((92 - spread, 92 + spread))
+    assert not valid.collections and len({points[0, 0] for points in drawn(test).values()}) == 3
+    assert [axes.get_xlabel() + ", " + axes.get_ylabel() for axes in (valid, test)] == ["frames a second, accuracy (%)"] * 2
+    assert [tick.get_text() for tick in test.get_xticklabels()] == ["20", "40", "100"] and test.get_xscale() == "log"
+
+
+def test_an_arm_looks_the_same_in_every_picture_and_like_no_other():
+    from spikebrain.training.distil import ARMS
+
+    def looks(axes):
+        return {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.lines if line.get_label() in ARMS}
+
+    every = looks(plots.accuracy_by_frames({"test": {arm: {20: [1.0]} for arm in ARMS}}).axes[0])
+    assert len(every) == len({colour for colour, _ in every.values()}) == len({marker for _, marker in every.values()}) == len(ARMS)
+    few = looks(plots.energy_by_frames(one_run(COST), one_run(ACCURACY), "test").axes[1])
+    assert few == {arm: every[arm] for arm in ACCURACY}
+
+
+def test_energy_by_frames_draws_energy_and_what_it_buys():
+    figure = plots.energy_by_frames(COST, ACCURACY, "test")
+    cost, bought = figure.axes
+    assert drawn(cost)["kdcl"][:, 1] == pytest.approx([0.021, 0.041, 0.101])  # frames / 1000 + 0, 1 and 2 / 1000
+    assert drawn(bought)["oneshot"] == pytest.approx(np.array([[0.021, 84.0], [0.101, 95.0]]))
+    assert {"energy of an utterance (mJ)", "frames a second", "accuracy, test (%)", "20", "40", "100"} <= set(texts(figure))
+    assert "mean and standard deviation of 3 runs" in figure.get_suptitle()
+    small = plots.energy_by_frames({"kdcl": {20: [0.004]}}, {"kdcl": {20: [80.0], 40: [90.0]}}, "test")
+    assert drawn(small.axes[1])["kdcl"].tolist() == [[4.0, 80.0]] and "energy of an utterance (µJ)" in texts(small)
+    assert small.get_suptitle() == "Energy by frames"
+
+
+def test_nothing_to_draw_by_frames_is_an_error():
+    with pytest.raises(ValueError, match=r"no accuracy among the splits \[valid, test\]"):
+        plots.accuracy_by_frames({"valid": {}, "test": {"kdcl": {}}})
+    with pytest.raises(ValueError, match=r"no energy among the arms \[kdcl\]"):
+        plots.energy_by_frames({"kdcl": {}}, ACCURACY, "test")
 
 
 def test_save_writes_a_png_and_leaves_nothing_else(tmp_path):

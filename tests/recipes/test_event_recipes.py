@@ -31,7 +31,7 @@ def spikes(tmp_path_factory):
 @pytest.fixture
 def train(checkout, shrunk, spikes, tmp_path, monkeypatch):
     """Runs a shrunk recipe in this process; gives results.json as read back."""
-    monkeypatch.setattr(hooks, "_draw", lambda *those: None)
+    monkeypatch.setattr(hooks, "draw", lambda *those: None)
 
     def go(corpus, name, **overrides):
         recipe, folder = checkout / "recipes" / corpus, tmp_path / name
@@ -55,6 +55,9 @@ def test_every_yaml_for_one_number_of_frames_trains(train, corpus, classes, name
     results = train(corpus, name)
     assert (results["task"], results["corpus"], results["model"], results["frames"]) == ("classify", corpus, name, 100)
     assert len(results["labels"]) == classes and set(results["metrics"]) == {"valid", "test"}
+    # SpikeSCR's files follow the gate of the gated unit, SN2.
+    gates = [layer.endswith("layers.0.convolution.gate.neuron") for layer in results.get("firing_by_epoch", {})]
+    assert gates == ([] if name == "lif_network_mini" else [True])
     # Counts of events are accumulated: nothing in front of the output layer multiplies real numbers.
     lines = {line["line"]: line["operation"] for line in results["energy"]["encoder_blocks"]["lines"]}
     assert lines and set(lines.values()) == {"ac"}, lines

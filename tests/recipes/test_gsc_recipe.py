@@ -23,6 +23,7 @@ WORDS = ["no", "one", "yes"]
 TASKS = (classify, distil)
 MINI, KDCL = "spikescr_mini", "spikescr_mini_kdcl"
 SPLITS = {"train_splits": ["train"], "dev_splits": ["valid"], "test_splits": ["test"]}
+GATE = "classifier.encoder.model.layers.0.convolution.gate.neuron"  # SN2 of the gated unit, which SpikeSCR's files ask for
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,10 @@ def words_for(recipe, shrunk, commands):
 
 @pytest.fixture(autouse=True)
 def undrawn(request, monkeypatch):
-    """Pictures take longer than training here; one test draws them."""
-    if not request.node.name.endswith("trains[spikescr_mini]"):
-        monkeypatch.setattr(hooks, "_draw", lambda *those: None)
+    """Pictures take longer than training here; one test draws them, and one those that show stages beside each other."""
+    draw, name = hooks.draw, request.node.name
+    wanted = {"curriculum" in name and KDCL in name: "accuracy_by_frames", name.endswith("trains[spikescr_mini]"): "curves"}.get(True)
+    monkeypatch.setattr(hooks, "draw", lambda folder, pictures: draw(folder, pictures) if wanted in pictures else None)
 
 
 @pytest.fixture
@@ -84,9 +86,13 @@ def test_every_yaml_for_one_number_of_frames_trains(train, tmp_path, name):
     assert set(results["metrics"]) == {"valid", "test"} and results["labels"] == WORDS and results["frames"] == 100
     assert torch.tensor(results["confusion"]["test"]).sum(1).tolist() == [2, 2, 2]
     assert results["firing_rate"] and results["energy"]["full"]["mJ"] < results["energy"]["full"]["twin_mJ"]
-    assert name != MINI or {"curves.png", "energy.png", "firing_rates.png"} <= {file.name for file in (tmp_path / "run").glob("*.png")}
+    pictures = {"curves.png", "energy.png", "firing_rates.png", "firing_by_epoch.png"}
+    assert name != MINI or pictures <= {file.name for file in (tmp_path / "run").glob("*.png")}
     assert "comparison" not in results and results["data"]["complete"] is False
-    assert [row["epoch"] for row in history(tmp_path / "run")] == [1, 2]
+    rows = history(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    followed = {} if name == "lif_network_mini" else {GATE: [row["firing"][GATE] for row in rows]}
+    assert results.get("firing_by_epoch", {}) == followed and all(0 <= rate <= 1 for rates in followed.values() for rate in rates)
 
 
 @pytest.mark.parametrize("name, frames", [(KDCL, [100, 20]), ("spikescr_kdcl", [400, 40])])
@@ -105,6 +111,8 @@ def test_every_yaml_with_a_curriculum_trains(train, tmp_path, name, frames):
     )
     # Counted frame by frame, the hardest stage costs less.
     assert results["stages"][1]["mJ"] < results["stages"][0]["mJ"]
+    drawn = {"accuracy_by_frames.png", "energy_by_frames.png"} if name == KDCL else set()
+    assert {file.name for file in (tmp_path / "run").rglob("*.png")} == drawn
 
 
 def test_evaluating_again_and_two_batches_of_each_stage(train, tmp_path):
@@ -161,7 +169,7 @@ def in_a_process(recipe, words, log, hook=None, environment=None):
     """The recipe, in a process that was forked with everything imported; after each batch ``hook(brain, batch)`` is called."""
     os.environ.update(environment or {})
     torch.set_num_threads(1)
-    hooks._draw = lambda *those: None
+    hooks.draw = lambda *those: None
     if hook is not None:
         classify.Classifier.on_fit_batch_end = lambda brain, batch, outputs, loss, should_step: hook(brain, batch)
     with open(log, "w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):

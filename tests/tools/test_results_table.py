@@ -93,6 +93,74 @@ def test_seeds_become_mean_and_spread(tool, checkout):
     assert text.count("--seed=SEED`, SEED 1, 2, 3") == 1
 
 
+def distilled(seed, kdcl, direct, mJ=0.02):
+    """A run with three arms, of which the first stage is shared; accuracies at 40 frames."""
+    accuracy = {"direct-100": 95.0, "kdcl-40": kdcl, "direct-40": direct, "init-40": kdcl - 1}
+    stages = [
+        {"name": name, "frames": int(name.rpartition("-")[2]), "accuracy": {"valid": 99.0, "test-clean": percent}, "mJ": mJ}
+        for name, percent in accuracy.items()
+    ]
+    arms = {arm: ["direct-100", f"{arm}-40"] for arm in ("kdcl", "direct", "init")}
+    return changed(task="distil", model="spikescr_kdcl", seed=seed, stages=stages, arms=arms, metrics={"test-clean": {"accuracy": kdcl}})
+
+
+def test_arms_have_a_table_with_the_lead_of_the_curriculum(tool, checkout):
+    for run in (distilled(1, 90.0, 89.0), distilled(2, 92.0, 88.0), distilled(3, 91.0, 90.0, mJ=0.05)):
+        tool.keep(run_folder(checkout, run), None, checkout)
+    tool.keep(run_folder(checkout, changed(seed=9)), None, checkout)
+    text = tool.render(checkout)
+    assert text.count("Arms of spikescr_kdcl ([what they are](GSC/README.md#the-curriculum)):") == 1
+    table = {row["arm"]: row for row in rows(text.partition("Arms of spikescr_kdcl")[2])}
+    assert table["kdcl"] == {
+        "arm": "kdcl", "n": "3", "test-clean, 100 frames": "95.00 ± 0.00", "test-clean, 40 frames": "91.00 ± 1.00",
+        "mJ, 100 frames": "0.03", "mJ, 40 frames": "0.03", "frames for test-clean, equal": "100 (0 % fewer)",
+        "kdcl ahead, test-clean, 40 frames": "-",
+    }  # fmt: skip
+    assert table["direct"]["test-clean, 40 frames"] == "89.00 ± 1.00"
+    # Differences 1, 4 and 1: mean 2, standard deviation sqrt 3, of the mean 1.
+    assert table["direct"]["kdcl ahead, test-clean, 40 frames"] == "+2.00 ± 1.00 (n 3)"
+    assert table["init"]["kdcl ahead, test-clean, 40 frames"] == "+1.00 ± 0.00 (n 3)"
+    assert "standard error" in text and "standard error" not in tool.render(ROOT / "tests")
+
+
+@pytest.mark.parametrize("kdcl, said", [(94.6, "40 (60 % fewer)"), (94.4, "100 (0 % fewer)")])
+def test_frames_are_saved_where_half_a_point_is_lost_at_most(tool, checkout, kdcl, said):
+    tool.keep(run_folder(checkout, distilled(1, kdcl, 89.0)), None, checkout)
+    table = {row["arm"]: row for row in rows(tool.render(checkout).partition("Arms of")[2])}
+    assert table["kdcl"]["frames for test-clean, equal"] == said and table["direct"]["frames for test-clean, equal"] == "100 (0 % fewer)"
+
+
+def test_the_lead_is_taken_within_a_seed(tool, checkout):
+    whole, without = distilled(1, 90.0, 91.0), distilled(2, 99.0, 10.0)
+    del without["arms"]["direct"]
+    for run in (whole, without):
+        tool.keep(run_folder(checkout, run), None, checkout)
+    table = {row["arm"]: row for row in rows(tool.render(checkout).partition("Arms of")[2])}
+    assert table["direct"]["kdcl ahead, test-clean, 40 frames"] == "-1.00 (n 1)" and table["direct"]["n"] == "1"
+    assert table["direct"]["test-clean, 40 frames"] == "91.00" and table["kdcl"]["n"] == "2"
+
+
+def test_a_stage_that_was_given_or_not_counted_is_a_dash(tool, checkout):
+    run = distilled(1, 90.0, 89.0, mJ=None)
+    del run["stages"][0]
+    run["stages"][2]["frames"] = 20  # the arm init goes another way
+    tool.keep(run_folder(checkout, run), None, checkout)
+    table = {row["arm"]: row for row in rows(tool.render(checkout).partition("Arms of")[2])}
+    assert table["kdcl"] == {
+        "arm": "kdcl", "n": "1", "test-clean, 40 frames": "90.00", "test-clean, 20 frames": "-", "mJ, 40 frames": "-", "mJ, 20 frames": "-",
+        "frames for test-clean, equal": "40 (0 % fewer)", "kdcl ahead, test-clean, 20 frames": "-",
+    }  # fmt: skip
+    assert table["init"]["test-clean, 20 frames"] == "89.00" and table["init"]["kdcl ahead, test-clean, 20 frames"] == "-"
+
+
+def test_the_page_on_arms_that_is_pointed_to_names_every_arm(tool):
+    from spikebrain.training.distil import ARMS
+
+    page, _, heading = tool.ARMS_PAGE.partition("#")
+    part = (ROOT / "recipes" / page).read_text().lower().partition(f"## {heading.replace('-', ' ')}\n")[2]
+    assert all(f"| `{arm}` |" in part for arm in ARMS) and tool.CURRICULUM in ARMS
+
+
 def test_one_run_has_no_spread_and_a_twin_no_firing_rate(tool, checkout):
     tool.keep(run_folder(checkout, RUN), None, checkout)
     twin = changed(model="transformer_mini", seed=7, firing_rate={}, metrics={"test-clean": {"WER": 5.5}})

@@ -178,9 +178,9 @@ def _is_hparams(node):
 
 
 def test_every_key_that_is_read_is_declared_and_the_reverse():
-    from spikebrain.training import brain, run
+    from spikebrain.training import brain, run, splits
 
-    found = set(read_keys(inspect.getsource(asr))) | set(read_keys(inspect.getsource(brain)))
+    found = {key for module in (asr, brain, splits) for key in read_keys(inspect.getsource(module))}
     known = asr.KEYS | run.KEYS
     assert found <= known, found - known
     assert asr.KEYS - set(asr.BATCHING) <= found

@@ -22,7 +22,7 @@ from spikebrain.learning.losses import summed_softmax, votes_loss  # noqa: E402
 from spikebrain.lobes import SpikingClassifier  # noqa: E402
 from spikebrain.lobes.features import FrameRateMel  # noqa: E402
 from spikebrain.training import brain as shared  # noqa: E402
-from spikebrain.training import classify, hooks, keys, run  # noqa: E402
+from spikebrain.training import classify, hooks, keys, run, splits  # noqa: E402
 from spikebrain.training.checkpoints import Checkpointer, CheckpointError  # noqa: E402
 from spikebrain.training.classify import Tally  # noqa: E402
 from spikebrain.training.schedules import CosineByEpoch  # noqa: E402
@@ -58,7 +58,7 @@ def hparams(corpus, tmp_path):
 def undrawn(request, monkeypatch):
     """Pictures take longer than training here; one test draws them."""
     if request.node.name != "test_a_run_says_what_it_found":
-        monkeypatch.setattr(hooks, "_draw", lambda *those: None)
+        monkeypatch.setattr(hooks, "draw", lambda *those: None)
 
 
 @pytest.fixture
@@ -157,13 +157,40 @@ def test_looking_at_the_test_split_is_reported_apart_and_changes_nothing_else(tr
     assert "comparison" in looked["comparison"]["what"]
 
 
+@pytest.mark.parametrize("eval_batch_size", [1, 128])
+def test_listening_to_validations_costs_no_pass_and_changes_nothing(train, tmp_path, monkeypatch, eval_batch_size):
+    passes, vote = [], classify.Classifier.vote
+    monkeypatch.setattr(classify.Classifier, "vote", lambda *those: passes.append(those) or vote(*those))
+    runs = {}
+    for name, layers in (("plain", ()), ("heard", ["*"])):
+        passes.clear()
+        folder = {"output_folder": str(tmp_path / name), "save_folder": str(tmp_path / name / "save")}
+        report = train(number_of_epochs=4, eval_batch_size=eval_batch_size, firing_by_epoch=layers, **folder)
+        runs[name] = (report, history(tmp_path / name), len(passes))
+    (plain, plain_rows, plain_passes), (heard, rows, passes) = runs["plain"], runs["heard"]
+    assert passes == plain_passes and without(rows, "seconds", "firing") == without(plain_rows, "seconds")
+    assert "firing_by_epoch" not in plain and not any("firing" in row for row in plain_rows)
+    # The validation of the best epoch, and the look inside at the end, hear the same network over the same split.
+    best = rows[heard["best_epoch"] - 1]["firing"]
+    assert best == {name: layer["mean"] for name, layer in heard["firing_rate"].items()} and any(best.values())
+    assert heard["firing_by_epoch"] == {name: [row["firing"][name] for row in rows] for name in best}
+    assert len({tuple(row["firing"].values()) for row in rows}) == 4
+
+
+def test_a_resumed_run_has_the_rates_of_every_epoch(train, tmp_path):
+    for epochs in (1, 3):
+        report = train(number_of_epochs=epochs, firing_by_epoch=["embedding.neuron.neuron"])
+    assert [len(rates) for rates in report["firing_by_epoch"].values()] == [3]
+    assert [row["epoch"] for row in history(tmp_path / "run") if row["firing"]] == [1, 2, 3]
+
+
 def brain_of(hparams, **changes):
     prepared = gsc.prepare(hparams()["data_folder"], hparams()["save_folder"], classes=WORDS)
     values = hparams(**changes)
     recordings = classify.make_recordings(values, prepared)
     course = classify.Course(100, 2, values["schedule"], values["output_folder"], values["save_folder"])
     brain = classify.build(values, RUN, recordings, course)
-    classify.give(brain, recordings.view(brain.parts["features"]))
+    brain.take(recordings.view(brain.parts["features"]))
     return brain
 
 
@@ -289,8 +316,8 @@ def _is_hparams(node):
 
 def test_every_key_that_is_read_is_declared_and_the_reverse():
     own = {"epoch_counter", "train_logger"}  # made for each training
-    found = set(read_keys(classify)) | set(read_keys(shared)) - own
-    assert found - own <= classify.KEYS | run.KEYS
+    found = set().union(*map(read_keys, (classify, shared, splits))) - own
+    assert found <= classify.KEYS | run.KEYS
     assert classify.KEYS - set(classify.BATCHING) <= found
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from spikebrain.training.schedules import CosineByEpoch, WarmupDecay
+from spikebrain.training.checkpoints import Checkpointer
+from spikebrain.training.schedules import CosineByEpoch, WarmRestarts, WarmupDecay
 
 
 def rates(schedule, updates):
@@ -88,3 +89,34 @@ def test_a_cosine_must_know_how_long_epochs_are():
         CosineByEpoch(lr=1.0, half_period=0)
     with pytest.raises(ValueError, match="warmup_epochs is -1"):
         CosineByEpoch(lr=1.0, warmup_epochs=-1)
+
+
+def test_warm_restarts_are_those_of_torch_and_fall_at_10_30_70_and_150():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=5e-4)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 10, 2, 1e-6)
+    expected = []
+    for _ in range(200):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = WarmRestarts(lr=5e-4, first=10, factor=2, lowest=1e-6)
+    assert [5e-4 * ours.multiplier(epoch) for epoch in range(200)] == pytest.approx(expected, rel=1e-12)
+    assert [epoch for epoch in range(200) if ours.multiplier(epoch) == 1] == [0, 10, 30, 70, 150]
+    assert ours.multiplier(200) == pytest.approx(0.786, abs=0.01)
+
+
+def test_warm_restarts_continue_where_they_were_saved(tmp_path):
+    whole, first, second = (WarmRestarts(lr=1.0, first=2) for _ in range(3))
+    for schedule in (whole, first, second):
+        schedule.plan(20, 10)
+    wanted, begun = rates(whole, 20), rates(first, 7)
+    checkpointer = Checkpointer(tmp_path, {"schedule": first})
+    checkpointer.save_checkpoint()
+    Checkpointer(tmp_path, {"schedule": second}).recover_if_possible()
+    assert begun + rates(second, 13) == wanted
+
+
+@pytest.mark.parametrize("options, said", [({"first": 0}, "first is 0"), ({"factor": 0}, "factor 0"), ({"lowest": 2.0}, "lowest is 2.0")])
+def test_warm_restarts_that_cannot_be(options, said):
+    with pytest.raises(ValueError, match=said):
+        WarmRestarts(lr=1.0, **options)

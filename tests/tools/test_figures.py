@@ -1,0 +1,83 @@
+"""``tools/figures.py``: pictures of several runs of one recipe, and of nothing else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import figures
+    finally:
+        sys.path.pop(0)
+    return figures
+
+
+def run(seed, test, **changes):
+    stages = [
+        {"name": "direct-100", "frames": 100, "accuracy": {"valid": 95.0, "test": 94.0}, "mJ": 0.02},
+        {"name": "kdcl-40", "frames": 40, "accuracy": {"valid": test + 1, "test": test}, "mJ": 0.01},
+    ]
+    names = {"task": "distil", "corpus": "GSC", "model": "small", "protocol": "official", "seed": seed}
+    return {**names, "stages": stages, "arms": {"kdcl": ["direct-100", "kdcl-40"]}, **changes}
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Writes runs as files named by number; gives their paths."""
+
+    def write(*runs):
+        paths = [tmp_path / f"{number}.json" for number in range(len(runs))]
+        for path, content in zip(paths, runs):
+            path.write_text(json.dumps(content))
+        return paths
+
+    return write
+
+
+def test_seeds_become_one_picture(tool, kept, monkeypatch, tmp_path, capsys):
+    drawn = {}
+    save = tool.plots.save
+    monkeypatch.setattr(tool.plots, "save", lambda figure, path: drawn.setdefault(path.name, figure) and save(figure, path))
+    paths = kept(run(1, 90.0), run(2, 92.0), run(3, 91.0))
+    assert tool.main([*map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / f"{name}_by_frames.png") for name in ("accuracy", "energy")]
+    assert all((tmp_path / "out" / name).stat().st_size > 5000 for name in drawn)
+    valid, test = drawn["accuracy_by_frames.png"].axes
+    assert test.lines[0].get_xydata().tolist() == [[40, 91.0], [100, 94.0]] and valid.lines[0].get_ydata().tolist() == [92.0, 95.0]
+    bars = [line.get_segments()[0][:, 1].tolist() for line in test.collections]
+    assert bars == [[90.0, 92.0], [94.0, 94.0]]
+    assert drawn["accuracy_by_frames.png"].get_suptitle() == "GSC, small, official: mean and standard deviation of 3 runs"
+
+
+def test_the_folder_of_a_run_is_a_run(tool, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(run(1, 90.0)))
+    assert tool.read([tmp_path]) == [run(1, 90.0)]
+
+
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        (run(2, 90.0, model="large"), "1.json: model is large, that of .*0.json is small: draw them apart"),
+        (run(2, 90.0, corpus="SSC"), "1.json: corpus is SSC"),
+        (run(2, 90.0, protocol="speaker"), "1.json: protocol is speaker"),
+        (run(1, 90.0), "1.json: its seed, 1, is that of another run"),
+        ({"task": "classify", "seed": 2}, "1.json: task classify has no arms to draw"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(tool, kept, second, message):
+    with pytest.raises(ValueError, match=message):
+        tool.read(kept(run(1, 91.0), second))
+
+
+def test_a_missing_run_is_an_error_and_nothing_is_written(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "figures.py", tmp_path / "none.json", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "none.json: no such file" in done.stderr and not (tmp_path / "out").exists()
