@@ -22,7 +22,7 @@ EXTRAS = {
     "synthetic": ["espeakng-loader"],
     "spikes": ["h5py"],
     "plots": ["matplotlib", "tensorboard"],
-    "ssl": ["transformers"],
+    "ssl": ["transformers>=4.48"],  # older ones do not know the names in published wav2vec2 weights
     "export": ["nir", "onnx", "onnxruntime"],
     "peers": ['spikingjelly>=2.0; python_version >= "3.11"', "snntorch", "loguru"],
     "dev": ["pandas", "pytest", "pytest-xdist", "ruff", "setuptools>=77"],
