@@ -147,7 +147,7 @@ def test_synthetic_is_made_first(train, tmp_path):
 @pytest.mark.parametrize(
     "name, overrides, message",
     [
-        (MINI, {"n_epoch": 3}, "--n_epoch: .* has no such key; did you mean number_of_epochs"),
+        (MINI, {"n_epochs": 3}, "--n_epochs: .* has no such key; did you mean number_of_epochs"),
         (MINI, {"task": "distill"}, "task: distill is none of this recipe's: classify, distil; did you mean distil"),
         (MINI, {"classes": "[zero, oen]"}, "oen"),
         (MINI, {"classes": 35}, "class folders are missing"),

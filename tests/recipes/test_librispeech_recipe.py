@@ -116,7 +116,7 @@ def test_no_split_is_needed_but_one_to_train_on(train, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"n_epoch": 3}, "--n_epoch: .* has no such key; did you mean number_of_epochs"),
+        ({"n_epochs": 3}, "--n_epochs: .* has no such key; did you mean number_of_epochs"),
         ({"data_folder": None}, "(?s)data_folder.*train-clean-100/103/1240.*synthetic"),
         ({"data_folder": "/nowhere/at/all"}, "(?s)'/nowhere/at/all' is not a folder.*--data_folder="),
         ({"test_splits": ["test-other"]}, "split 'test-other' is not there"),
@@ -133,11 +133,11 @@ def test_what_is_wrong_is_said_before_training(train, tmp_path, words, message):
 
 
 def test_from_the_command_line_it_is_one_message(recipe, shrunk, python, tmp_path):
-    words = shrunk(recipe / "hparams" / f"{MINI}.yaml", output_folder=tmp_path / "run", n_epoch=3)
+    words = shrunk(recipe / "hparams" / f"{MINI}.yaml", output_folder=tmp_path / "run", n_epochs=3)
     process = python([recipe / "train.py", *words], tmp_path)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in text
-    assert text.splitlines()[-1].startswith("train.py: --n_epoch: ") and "did you mean number_of_epochs?" in text
+    assert text.splitlines()[-1].startswith("train.py: --n_epochs: ") and "did you mean number_of_epochs?" in text
 
 
 def test_bad_audio_stops_or_is_left_out_and_listed(train, twin, tmp_path):
