@@ -67,7 +67,7 @@ def test_the_breakdown_sums_up_and_only_networks_with_neurons_have_them(spikescr
 
 
 def test_tiny_times_are_not_judged(written):
-    assert [row["verdict"] for row in written["verdicts"]] == ["not judged"] * 2
+    assert [row["verdict"] for row in written["verdicts"]] == ["not judged"] * 3
 
 
 def test_neurons_of_both_kinds_are_taken_out(spikescr, peers):
