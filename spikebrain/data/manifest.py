@@ -33,6 +33,7 @@ class Utterance:
     speaker, text, label : empty where a corpus has none
     start : its first sample, where the recording holds more than the utterance
     events : how many spikes it has, where it is one of spikes
+    session, sentence : which recording session it is from, and which of the corpus's sentences it says; empty where a corpus has none
     """
 
     id: str
@@ -43,6 +44,8 @@ class Utterance:
     label: str = ""
     start: int = 0
     events: int = 0
+    session: str = ""
+    sentence: str = ""
 
 
 def write_atomic(path, content):

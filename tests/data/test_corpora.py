@@ -7,14 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+import fake_casia
+import fake_emodb
+import fake_emovo
 import fake_events
 import fake_gsc
+import fake_iemocap
 import fake_librispeech
+import fake_urdu
 import pytest
 from preparing import manifests
 
 from spikebrain.data import corpora, preparation
-from spikebrain.data.corpora import gsc, librispeech, shd, ssc
+from spikebrain.data.corpora import casia, emodb, emovo, gsc, iemocap, librispeech, shd, ssc, urdu
 from spikebrain.data.manifest import DataError
 
 
@@ -32,10 +37,15 @@ class Case:
 
 
 CASES = {
+    "casia": Case(casia, fake_casia.make_tree, "liuchanhg/angry/201.wav"),
+    "emodb": Case(emodb, fake_emodb.make_tree, "wav/03a01Aa.wav"),
+    "emovo": Case(emovo, fake_emovo.make_tree, "f1/dis-f1-b1.wav"),
     "gsc": Case(gsc, fake_gsc.make_tree, "yes/2c6d3924_nohash_0.wav"),
+    "iemocap": Case(iemocap, fake_iemocap.make_tree, "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"),
     "librispeech": Case(librispeech, fake_librispeech.make_tree, "train-clean-100/100/7/100-7-0000.flac"),
     "shd": Case(shd, fake_events.make_shd, "shd_train.h5"),
     "ssc": Case(ssc, fake_events.make_ssc, "ssc_train.h5"),
+    "urdu": Case(urdu, fake_urdu.make_tree, "Angry/SM1_F1_A01.wav"),
 }
 
 

@@ -9,16 +9,19 @@ import sys
 import pytest
 
 from spikebrain.data.manifest import DataError
-from spikebrain.data.synthetic import MAKERS, folder, librispeech, maker
+from spikebrain.data.synthetic import MAKERS, emotion, folder, librispeech, maker
 
+EMOTIONS = ("casia", "emodb", "emovo", "iemocap", "urdu")
 # Little of each twin, as arguments of its make, and what its messages count.
 SMALL = {
     "gsc": {"utterances": {"valid": 1}, "words": ["go", "no"]},
     "librispeech": {"utterances": {"train-clean-100": 3, "test-clean": 2}},
     "shd": {"utterances": {"test": 3}},
     "ssc": {"utterances": {"valid": 1}},
+    **{name: {"utterances": {"all": 1}} for name in EMOTIONS},
 }
 COUNTED = {"gsc": "clips a word", "librispeech": "utterances", "shd": "recordings", "ssc": "recordings a word"}
+COUNTED |= dict.fromkeys(EMOTIONS, emotion.WHAT)
 
 
 def digest(out):
@@ -72,7 +75,7 @@ def test_settings_decide_whether_it_is_kept(name, twins, monkeypatch):
 
 # What is given for a twin whose first split is "{0}", and counts "{1}", and what is said of it.
 WRONG = {
-    "unknown": (lambda split: {"nowhere": 3}, "utterances: the synthetic .* has no split 'nowhere': choose from {0}, "),
+    "unknown": (lambda split: {"nowhere": 3}, r"utterances: the synthetic .* has no split 'nowhere': choose from {0}\b"),
     "misspelt": (lambda split: {split[:-1]: 3}, r"; did you mean {0}\?$"),
     "none": (lambda split: {split: 0}, "utterances: split '{0}': 0 {1}: ask for a whole number of at least 1, or leave the split out"),
     "a part": (lambda split: {split: 2.5}, r"split '{0}': 2\.5 {1}: ask for a whole number"),

@@ -7,10 +7,15 @@ writes the folder, ``UTTERANCES`` holds the default number of utterances a split
 from importlib import import_module
 
 MAKERS = {
+    "casia": "spikebrain.data.synthetic.casia",
+    "emodb": "spikebrain.data.synthetic.emodb",
+    "emovo": "spikebrain.data.synthetic.emovo",
     "gsc": "spikebrain.data.synthetic.gsc",
+    "iemocap": "spikebrain.data.synthetic.iemocap",
     "librispeech": "spikebrain.data.synthetic.librispeech",
     "shd": "spikebrain.data.synthetic.shd",
     "ssc": "spikebrain.data.synthetic.ssc",
+    "urdu": "spikebrain.data.synthetic.urdu",
 }
 
 
