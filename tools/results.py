@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from spikebrain.data.manifest import write_atomic
-from spikebrain.energy import SCOPES
+from spikebrain.energy import SCOPES, saving
 from spikebrain.training import arms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,18 +171,19 @@ def _arms(model, runs):
         accuracy = [_spread(scores[split].get(arm, {}).get(number), "{:.2f}") for split in splits for number in frames]
         cost = [_mean(costs.get(arm, {}).get(number), "{:.3g}") for number in frames]
         ahead = [_ahead(runs, arm, split, frames[-1]) for split in splits]
-        fewest = [_fewest(scores[split].get(arm, {}), frames[0]) for split in splits]
+        fewest = [_fewest(scores[split].get(arm, {}), costs.get(arm, {}), frames[0]) for split in splits]
         rows.append([arm, str(sum(arm in run["arms"] for run in runs)), *accuracy, *cost, *fewest, *ahead])
     return f"Arms of {model} ([what they are]({ARMS_PAGE})):\n\n{_table(header, rows)}"
 
 
-def _fewest(scores, most):
-    """The fewest frames that are as good as ``most``, and how many fewer that are, of frames -> accuracies."""
+def _fewest(scores, costs, most):
+    """The fewest frames that are as good as ``most``, and what they save, of frames -> accuracies and frames -> mJ."""
     if most not in scores:
         return "-"
     least = statistics.fmean(scores[most]) - EQUAL
     fewest = min(frames for frames, values in scores.items() if statistics.fmean(values) >= least)
-    return f"{fewest} ({100 * (most - fewest) / most:.0f} % fewer)"
+    energy = f", {100 * saving(statistics.fmean(costs[fewest]), statistics.fmean(costs[most])):.0f} % less energy" if {fewest, most} <= costs.keys() else ""
+    return f"{fewest} ({100 * (most - fewest) / most:.0f} % fewer{energy})"
 
 
 def _tested(runs):

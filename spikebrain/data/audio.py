@@ -59,7 +59,7 @@ def load(path, sample_rate):
     return check_audio(wav[0], path)
 
 
-def probe(path, sample_rate, decode):
+def probe(path, sample_rate, decode, mono=True):
     """Looks at a file before training: its number of samples and what is wrong with it.
 
     The decoder takes a WAV file cut short for a shorter one: it is found by the bytes of audio that its header promises.
@@ -72,6 +72,8 @@ def probe(path, sample_rate, decode):
     decode : bool
         True decodes all of it. False reads the header and the last sample only (about a tenth of the
         time): that finds a file cut short, but not damage in its middle.
+    mono : bool
+        False takes any number of channels: for corpora whose reader averages them.
 
     Returns
     -------
@@ -82,7 +84,8 @@ def probe(path, sample_rate, decode):
         return 0, "is empty (0 bytes): restore the file"
     try:
         with soundfile.SoundFile(path) as file:
-            problem = _format_problem(file.samplerate, file.channels, sample_rate) or _content_problem(file, decode)
+            channels = file.channels if mono else 1
+            problem = _format_problem(file.samplerate, channels, sample_rate) or _content_problem(file, decode)
             return (0, problem) if problem else (file.frames, None)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         return 0, f"cannot be read ({_reason(error)}; {os.path.getsize(path)} bytes): restore the file"

@@ -206,21 +206,16 @@ def probe(path, rates, decode):
 
     Whatever reads it resamples it and averages its channels (:class:`spikebrain.data.feature_cache.FeatureCache` does).
     """
-    rate, channels = _format(path, rates)
+    rate = _rate(path, rates)
     if rate not in rates:
         known = " or ".join(map(str, rates))
         return 0.0, f"has a sample rate of {rate} Hz, expected {known} Hz: restore the file, or resample it to {RATE} Hz"
-    if channels == 1:
-        samples, problem = audio.probe(path, rate, decode)
-    else:
-        with soundfile.SoundFile(path) as file:
-            samples, problem = file.frames, audio._content_problem(file, decode)
+    samples, problem = audio.probe(path, rate, decode, mono=False)
     return (0.0 if problem else samples / rate), problem
 
 
-def _format(path, rates):
+def _rate(path, rates):
     try:
-        with soundfile.SoundFile(path) as file:
-            return file.samplerate, file.channels
+        return soundfile.info(path).samplerate
     except (soundfile.LibsndfileError, RuntimeError):
-        return rates[0], 1  # audio.probe says what is wrong with it
+        return rates[0]  # audio.probe says what is wrong with it

@@ -14,6 +14,7 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 
+from spikebrain.data.draw import draw
 from spikebrain.data.manifest import DataError
 from spikebrain.spelling import did_you_mean
 
@@ -132,16 +133,11 @@ def _deal(groups, count, partition):
     """Groups, the large ones first, each to the part that has the fewest ids: a list of lists of ids."""
     # Sizes are shrunk by up to a half at random: large groups still come early, so that parts end up nearly equal, but not always in
     # one order.
-    order = sorted(groups, key=lambda group: (-len(groups[group]) * (1 - 0.5 * _draw(partition, group)), group))
+    order = sorted(groups, key=lambda group: (-len(groups[group]) * (1 - 0.5 * draw(partition, group) / 2**64), group))
     parts = [[] for _ in range(count)]
     for group in order:
         min(parts, key=len).extend(groups[group])
     return parts
-
-
-def _draw(partition, text):
-    # No random generator: its numbers may change with the version of its library, and these decide what is tested.
-    return int.from_bytes(hashlib.sha256(f"{partition}/{text}".encode()).digest()[:6], "big") / 2**48
 
 
 def _absent(groups, protocol):
@@ -156,7 +152,7 @@ def _fold(known, parts, test, protocol, partition, absent):
         valid = set(parts[names[(names.index(test) + 1) % len(names)]])
     else:
         others = [name for part, ids in parts.items() if part != test for name in ids]
-        others.sort(key=lambda name: (_draw(partition, f"{test}/{name}"), name))
+        others.sort(key=lambda name: (draw(partition, f"{test}/{name}"), name))
         valid = set(others[: max(1, round(protocol.valid * len(others)))])
     tested = set(parts[test])
     train = known.keys() - tested - valid

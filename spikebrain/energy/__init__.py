@@ -15,7 +15,7 @@ classifiers, are reported by ``energy.report_told``, from what their layers told
 
 from spikebrain.energy.analytic import Architecture, Conv, architecture, macs
 from spikebrain.energy.count import Counter
-from spikebrain.energy.prices import HOROWITZ_FP32, HOROWITZ_INT8, TABLES, Prices
+from spikebrain.energy.prices import HOROWITZ_FP32, HOROWITZ_INT8, TABLES, Prices, saving
 from spikebrain.energy.report import report
 from spikebrain.energy.scopes import SCOPES
 from spikebrain.energy.told import report_told
@@ -33,4 +33,5 @@ __all__ = [
     "macs",
     "report",
     "report_told",
+    "saving",
 ]

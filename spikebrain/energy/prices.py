@@ -57,3 +57,16 @@ TABLES = {table.name: table for table in (HOROWITZ_FP32, HOROWITZ_INT8)}
 def millijoules(operations, price_pJ):
     """Energy in mJ of ``operations`` that cost ``price_pJ`` picojoules each (1 mJ = 1e9 pJ)."""
     return operations * price_pJ * 1e-9
+
+
+def saving(energy, reference):
+    """Share of ``reference``, above 0, that ``energy`` saves, both in one unit: 1 - energy / reference.
+
+    SpikeSCR's abstract says 54.8 %: 0.0142 mJ at 40 time steps against 0.0314 mJ at 100, of its two-block model.
+
+    Example
+    -------
+    >>> round(saving(0.0142, 0.0314), 3)
+    0.548
+    """
+    return 1 - energy / reference

@@ -160,6 +160,7 @@ class FrameRateMel(torch.nn.Module):
         self.register_buffer("bank", _mel_bank(points // 2 + 1, options), persistent=False)
 
     def extra_repr(self):
+        """What it was built with, for ``print``."""
         return f"frames={self.frames}, window={1000 * self.window / self.options.rate:g} ms, {self.options}"
 
     @torch.no_grad()

@@ -91,6 +91,7 @@ class UtteranceFeatures(torch.nn.Module):
             return self.extract(samples.to(self.place.device, torch.float32)).to(samples.device, torch.float32)
 
     def extract(self, samples):
+        """Frames (L, channels) of the samples (S,)."""
         """Samples (S,), checked and on the module's device -> (L, channels); what a subclass is made of."""
         raise NotImplementedError
 
@@ -121,6 +122,7 @@ class Fbank(UtteranceFeatures):
         self.eval()
 
     def extract(self, samples):
+        """Frames (L, channels) of the samples (S,)."""
         return self.mel(samples.unsqueeze(0))[0][0]
 
 
@@ -167,6 +169,7 @@ class HuggingFace(UtteranceFeatures):
         self.requires_grad_(False).eval()
 
     def extract(self, samples):
+        """Frames (L, channels) of the samples (S,)."""
         out = self.model(samples.unsqueeze(0))
         return out[0] if self.layer is None else out[self.layer, 0]
 
@@ -210,6 +213,7 @@ class Emotion2Vec(UtteranceFeatures):
         self.requires_grad_(False).eval()
 
     def extract(self, samples):
+        """Frames (L, channels) of the samples (S,)."""
         place, wav = str(samples.device), samples.cpu().numpy()
         # Without a key funasr would draw one from Python's generator.
         (result,) = self.runner.generate(wav, granularity="frame", key="utterance", device=place)

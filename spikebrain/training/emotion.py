@@ -16,6 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
@@ -78,7 +79,7 @@ class Emotion(Classifier):
         """The recipe's loss of a batch; counts it outside of training."""
         labels = classify.labels_of(batch)
         loss = self.hparams.loss(predictions, labels)
-        if stage != classify.sb.Stage.TRAIN:
+        if stage != sb.Stage.TRAIN:
             self.tally.add(predictions, labels, loss)
         return loss
 

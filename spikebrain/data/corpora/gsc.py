@@ -8,7 +8,6 @@ A task is chosen by ``classes``: all 35 words, the paper's 12 classes (ten comma
 words, silence), or any words of the folder, also of another corpus in this layout.
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from spikebrain.data import audio, preparation
+from spikebrain.data.draw import draw
 from spikebrain.data.manifest import CLASS_COLUMNS, DataError, Utterance
 from spikebrain.data.preparation import Corpus, File, Options, Published, Skipped
 from spikebrain.spelling import did_you_mean
@@ -215,16 +215,11 @@ def speaker_splits(speakers, seed=1234):
     DataError
         Fewer than 4 speakers.
     """
-    order = sorted(set(speakers), key=lambda speaker: _draw(seed, speaker))
+    order = sorted(set(speakers), key=lambda speaker: draw(seed, speaker))
     test, valid = max(2, math.ceil(len(order) / 10)), math.ceil(len(order) / 10)
     if len(order) < 4:
         raise DataError(f"split_by: speaker needs 4 speakers or more (2 test, 1 valid), there are {len(order)}: use split_by: official")
     return {speaker: "test" if i < test else "valid" if i < test + valid else "train" for i, speaker in enumerate(order)}
-
-
-def _draw(seed, text):
-    # No random generator: its numbers may change with the version of its library, and these decide what is tested.
-    return int.from_bytes(hashlib.sha256(f"{seed}/{text}".encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -300,7 +295,7 @@ class Task:
         self._require_classes(split, spoken, bad)
         if UNKNOWN not in self.classes:
             return spoken, bad
-        others = sorted((clip for clip in clips if clip.label not in self.words), key=lambda clip: _draw(self.seed, clip.wav))
+        others = sorted((clip for clip in clips if clip.label not in self.words), key=lambda clip: draw(self.seed, clip.wav))
         unknown = [replace(clip, label=UNKNOWN) for clip in others[: _share(len(spoken))]]
         if not unknown:
             raise DataError(f"{split}: class {UNKNOWN!r} has 0 clips: add clips of other words, or set classes to [yes, ...]")
@@ -360,7 +355,7 @@ class Task:
         return [self._piece(split, i, *recordings[i % len(recordings)]) for i in range(number)], bad
 
     def _piece(self, split, number, path, samples):
-        start = _draw(self.seed, f"{split}/{number}") % (samples - CLIP + 1)
+        start = draw(self.seed, f"{split}/{number}") % (samples - CLIP + 1)
         return Utterance(f"silence_{split}_{number:04d}", path, 0.0, label=SILENCE, start=start)
 
 

@@ -67,6 +67,7 @@ def speak(text, voice=None):
     pieces = []
 
     def keep(wav, count, events):
+        """Takes a piece of speech from the library; 0 has it go on."""
         if wav and count > 0:
             pieces.append(np.ctypeslib.as_array(wav, (count,)).copy())
         return 0

@@ -113,6 +113,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, counts, eps, implementation):
+        """(y, row of Moments); keeps the inputs and that row."""
         y, found = _forward(x, weight, bias, counts, eps, implementation)
         ctx.save_for_backward(x, weight, counts, found)
         ctx.eps, ctx.implementation = eps, implementation
@@ -121,6 +122,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):
+        """Derivatives by x, weight and bias."""
         x, weight, counts, found = ctx.saved_tensors
         return *_backward(grad, x, weight, counts, found, ctx.eps, ctx.implementation), None, None, None
 

@@ -62,6 +62,7 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, scale, shift, decay, start, gain, counts, options, implementation):
+        """(spikes, code, final membrane); keeps the inputs alone."""
         y, code, end = fast(x, implementation).forward(x, _affine(scale, shift), decay, start, gain, counts, options)
         ctx.save_for_backward(x, scale, shift, decay, start, gain, counts)
         ctx.options, ctx.implementation = options, implementation
@@ -71,6 +72,7 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _, grad_end):
+        """Derivatives by x, scale, shift, decay and start; membranes are computed again."""
         inputs = ctx.saved_tensors  # once: under activation checkpointing they may be asked for no second time
         wanted = int(any(ctx.needs_input_grad[1:3])) + 2 * int(ctx.needs_input_grad[3])
         grad = torch.zeros_like(inputs[0]) if grad is None else grad

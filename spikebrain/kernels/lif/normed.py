@@ -37,6 +37,7 @@ class _NormedFire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, decay, start, gain, counts, eps, options, implementation):
+        """(spikes, code, final membrane, row of Moments); keeps the inputs, that row and its affine map."""
         out, affine = _forward(x, weight, bias, decay, start, gain, counts, eps, options, implementation)
         ctx.save_for_backward(x, weight, decay, start, gain, counts, *affine, out[3])
         ctx.eps, ctx.options, ctx.implementation = eps, options, implementation
@@ -46,6 +47,7 @@ class _NormedFire(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _, grad_end, __):
+        """Derivatives by x, weight, bias, decay and start; membranes are computed again."""
         *inputs, scale, shift, found = ctx.saved_tensors
         wanted = 1 + 2 * int(ctx.needs_input_grad[3])
         gradients = _backward(grad, grad_end, inputs, lif.Affine(scale, shift), found, ctx.eps, ctx.options, wanted, ctx.implementation)

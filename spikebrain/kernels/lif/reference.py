@@ -19,12 +19,14 @@ from spikebrain.kernels import surrogate
 class _Heaviside(torch.autograd.Function):
     @staticmethod
     def forward(ctx, distance, name, alpha):
+        """1 where ``distance`` to the threshold is not below 0."""
         ctx.save_for_backward(distance)
         ctx.name, ctx.alpha = name, alpha
         return (distance >= 0).to(distance.dtype)
 
     @staticmethod
     def backward(ctx, grad):
+        """By distance: the derivative of the surrogate called ``name``."""
         return grad * surrogate.derivative(ctx.name, ctx.saved_tensors[0], ctx.alpha), None, None
 
 
