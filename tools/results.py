@@ -182,8 +182,10 @@ def _fewest(scores, costs, most):
         return "-"
     least = statistics.fmean(scores[most]) - EQUAL
     fewest = min(frames for frames, values in scores.items() if statistics.fmean(values) >= least)
-    energy = f", {100 * saving(statistics.fmean(costs[fewest]), statistics.fmean(costs[most])):.0f} % less energy" if {fewest, most} <= costs.keys() else ""
-    return f"{fewest} ({100 * (most - fewest) / most:.0f} % fewer{energy})"
+    text = f"{100 * saving(fewest, most):.0f} % fewer"
+    if {fewest, most} <= costs.keys():
+        text += f", {100 * saving(*(statistics.fmean(costs[frames]) for frames in (fewest, most))):.0f} % less energy"
+    return f"{fewest} ({text})"
 
 
 def _tested(runs):

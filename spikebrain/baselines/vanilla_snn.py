@@ -18,11 +18,11 @@ from spikebrain import operands
 from spikebrain.baselines.lif_network import LIFNetworkState
 from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.neurons import LIF
-from spikebrain.neurons.neuron_switches import NeuronSwitches
+from spikebrain.neurons.neuron_switches import SoftNeuronSwitches
 
 
 @dataclass(frozen=True)
-class VanillaSNNConfig(NeuronSwitches):
+class VanillaSNNConfig(SoftNeuronSwitches):
     """Every switch of a :class:`VanillaSNN`.
 
     Arguments
@@ -32,7 +32,7 @@ class VanillaSNNConfig(NeuronSwitches):
     nhead, d_ffn, dropout, causal
         Taken as every encoder takes them: there are no heads, no second width and no dropout, and the network is causal whatever is asked.
     decay, threshold, reset, detach_reset, decay_input, surrogate, alpha
-        As for :class:`spikebrain.neurons.neuron_switches.NeuronSwitches`.
+        As for :class:`spikebrain.neurons.neuron_switches.SoftNeuronSwitches`.
     """
 
     model, beside = "VanillaSNN", ("input_size",)

@@ -15,12 +15,12 @@ from spikebrain import lengths as frames
 from spikebrain import operands
 from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.neurons import LIF, PLIF
-from spikebrain.neurons.neuron_switches import NeuronSwitches
+from spikebrain.neurons.neuron_switches import SoftNeuronSwitches
 from spikebrain.neurons.switches import one_of
 
 
 @dataclass(frozen=True)
-class RateReadoutConfig(NeuronSwitches):
+class RateReadoutConfig(SoftNeuronSwitches):
     """Every switch of a :class:`RateReadout`.
 
     Arguments
@@ -32,7 +32,7 @@ class RateReadoutConfig(NeuronSwitches):
     logit_scale : float
         What a rate of 1 is worth as a logit.
     decay, threshold, reset, detach_reset, decay_input, surrogate, alpha
-        As for :class:`spikebrain.neurons.neuron_switches.NeuronSwitches`.
+        As for :class:`spikebrain.neurons.neuron_switches.SoftNeuronSwitches`.
     """
 
     model, beside = "RateReadout", ("channels", "classes")

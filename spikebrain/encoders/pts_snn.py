@@ -35,13 +35,13 @@ from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.blocks.spiking_linear_attention import SpikingLinearAttention
 from spikebrain.blocks.temporal_shift import shift, shifted_channels
 from spikebrain.neurons import PLIF
-from spikebrain.neurons.neuron_switches import NeuronSwitches
+from spikebrain.neurons.neuron_switches import SoftNeuronSwitches
 from spikebrain.neurons.single_step import SingleStepPLIF
 from spikebrain.neurons.switches import one_of
 
 
 @dataclass(frozen=True)
-class PTSSNNConfig(NeuronSwitches):
+class PTSSNNConfig(SoftNeuronSwitches):
     """Every switch of the encoder; the defaults are the widths of the paper, and ours where its values are lost.
 
     Arguments
@@ -83,7 +83,7 @@ class PTSSNNConfig(NeuronSwitches):
     dropout : float
         Share of a block's neurons that are silenced for a whole utterance while training; the paper names none.
     decay, threshold, reset, detach_reset, decay_input, surrogate, alpha
-        As for :class:`spikebrain.neurons.neuron_switches.NeuronSwitches`.
+        As for :class:`spikebrain.neurons.neuron_switches.SoftNeuronSwitches`.
     """
 
     model, beside = "PTSSNN", ("input_size",)

@@ -30,11 +30,12 @@ from spikebrain.blocks.gated_convolution import SeparableGatedConvolution
 from spikebrain.blocks.masked_norm import FrameConstantDropout, NormedNeuron
 from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.neurons import LIF, PLIF
-from spikebrain.neurons.switches import Switches, one_of
+from spikebrain.neurons.neuron_switches import NeuronSwitches
+from spikebrain.neurons.switches import one_of
 
 
 @dataclass(frozen=True)
-class SpikeSCRConfig(Switches):
+class SpikeSCRConfig(NeuronSwitches):
     """Every switch of the encoder; the defaults are those of the published model for SHD, 1L-8-128.
 
     Arguments
@@ -83,13 +84,6 @@ class SpikeSCRConfig(Switches):
     convolution: bool = True
     attention_order: str = one_of("scores", "state")
     neuron: str = one_of("lif", "plif")
-    decay: float = 0.5
-    threshold: float = 1.0
-    reset: str = "hard"
-    detach_reset: bool = True
-    decay_input: bool = False
-    surrogate: str = "arctan"
-    alpha: float = 5.0
     input_kind: str = one_of("real", "level")
     paper_padding: bool = False
     reference_quirk: bool = False
@@ -111,8 +105,7 @@ class SpikeSCRConfig(Switches):
 
     def make_neuron(self, channels):
         """A layer of ``channels`` neurons."""
-        names = ("decay", "threshold", "reset", "detach_reset", "decay_input", "surrogate", "alpha")
-        return {"lif": LIF, "plif": PLIF}[self.neuron](channels, **{name: getattr(self, name) for name in names})
+        return {"lif": LIF, "plif": PLIF}[self.neuron](channels, **self.neuron_options())
 
     def make_normed(self, channels, dropout):
         """A layer of neurons behind a batch normalisation, with the dropout or without."""

@@ -53,7 +53,7 @@ class Switches:
         ValueError
             For a value that an option does not take.
         """
-        own = [f.name for f in fields(cls)]
+        own = sorted((f.name for f in fields(cls)), key=lambda name: name not in cls.__annotations__)  # those it inherits last
         names = [*own, *cls.beside]
         for name in switches:
             if name not in own:

@@ -10,7 +10,30 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 
 
 @register_checkpoint_hooks
-class WarmupDecay:
+class Schedule:
+    """A rate that follows the updates so far; goes on where a checkpoint left it.
+
+    Arguments
+    ---------
+    lr : float
+        The highest rate.
+    """
+
+    def __init__(self, lr):
+        self.lr, self.updates = lr, 0
+
+    @mark_as_saver
+    def save(self, path):
+        """Writes the number of updates so far."""
+        torch.save({"updates": self.updates}, path)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch=False):
+        """Reads the number of updates so far; how long training is follows from the run."""
+        self.updates = torch.load(path, weights_only=True)["updates"]
+
+
+class WarmupDecay(Schedule):
     """Linear warm-up, then linear decay to zero at the last update.
 
     A Noam rate is still high when a short training ends, and its last epochs differ by chance; a rate that reaches zero
@@ -34,7 +57,8 @@ class WarmupDecay:
     def __init__(self, lr, warmup=0.1):
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is {warmup}: give the share of updates that warm up, from 0 to less than 1")
-        self.lr, self.warmup, self.updates, self.total = lr, warmup, 0, None
+        super().__init__(lr)
+        self.warmup, self.total = warmup, None
 
     def plan(self, total, epochs=None):
         """Says how many updates the whole training has; how many epochs that are makes no difference."""
@@ -56,19 +80,8 @@ class WarmupDecay:
         for group in optimizer.param_groups:
             group["lr"] = self.rate(self.updates)
 
-    @mark_as_saver
-    def save(self, path):
-        """Writes the number of updates so far."""
-        torch.save({"updates": self.updates}, path)
 
-    @mark_as_loader
-    def load(self, path, end_of_epoch=False):
-        """Reads the number of updates so far; how long training is follows from the run."""
-        self.updates = torch.load(path, weights_only=True)["updates"]
-
-
-@register_checkpoint_hooks
-class ByEpoch:
+class ByEpoch(Schedule):
     """A rate that is constant within an epoch: ``lr`` times the ``multiplier(epoch)`` of a subclass.
 
     Arguments
@@ -78,7 +91,8 @@ class ByEpoch:
     """
 
     def __init__(self, lr):
-        self.lr, self.updates, self.updates_an_epoch, self.epochs = lr, 0, None, None
+        super().__init__(lr)
+        self.updates_an_epoch, self.epochs = None, None
 
     def plan(self, total, epochs):
         """Says how many updates the whole training has, in how many epochs."""
@@ -96,16 +110,6 @@ class ByEpoch:
         self.updates += 1
         for group in optimizer.param_groups:
             group["lr"] = rate
-
-    @mark_as_saver
-    def save(self, path):
-        """Writes the number of updates so far."""
-        torch.save({"updates": self.updates}, path)
-
-    @mark_as_loader
-    def load(self, path, end_of_epoch=False):
-        """Reads the number of updates so far; how long training is follows from the run."""
-        self.updates = torch.load(path, weights_only=True)["updates"]
 
 
 class CosineByEpoch(ByEpoch):

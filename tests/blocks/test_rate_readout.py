@@ -8,7 +8,7 @@ import torch
 from spikebrain import operands
 from spikebrain.blocks.rate_readout import RateReadout
 from spikebrain.neurons import LIF, PLIF
-from spikebrain.neurons.neuron_switches import NeuronSwitches
+from spikebrain.neurons.neuron_switches import SoftNeuronSwitches
 
 COUNTS = (12, 5, 8)
 LENGTHS = torch.tensor(COUNTS) / 12
@@ -82,7 +82,7 @@ def test_parameters_and_neurons():
     size = lambda **switches: sum(p.numel() for p in RateReadout(256, 4, **switches).parameters())  # noqa: E731
     assert (size(), size(neuron="lif"), size(input_neuron=False)) == (1_030, 1_028, 1_029)
     assert type(RateReadout(8, 4).neuron) is PLIF and type(RateReadout(8, 4, neuron="lif").output) is LIF
-    assert RateReadout(8, 4).output.options == LIF(4, **NeuronSwitches().neuron_options()).options
+    assert RateReadout(8, 4).output.options == LIF(4, **SoftNeuronSwitches().neuron_options()).options
 
 
 def test_products_by_hand():

@@ -6,10 +6,10 @@ import torch
 from spikebrain import operands
 from spikebrain.kernels import surrogate
 from spikebrain.neurons import LIF, PLIF
-from spikebrain.neurons.neuron_switches import NeuronSwitches
+from spikebrain.neurons.neuron_switches import SoftNeuronSwitches
 from spikebrain.neurons.single_step import SingleStepPLIF
 
-OPTIONS = NeuronSwitches().neuron_options()
+OPTIONS = SoftNeuronSwitches().neuron_options()
 
 
 def rate(current, frames=600, **changes):
