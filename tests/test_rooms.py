@@ -12,7 +12,10 @@ ROOMS = """spelling lengths operands kernels neurons frontend attention blocks e
 export data plots training publishing doctor cli""".split()
 # What needs torch alone.
 BARE = ["spikebrain"] + [f"spikebrain.{room}" for room in ROOMS[: ROOMS.index("registry") + 1]]
-HEAVY = set("matplotlib tensorboard h5py triton numba nir onnx onnxruntime transformers espeakng_loader spikingjelly snntorch".split())
+HEAVY = set(
+    """matplotlib tensorboard h5py triton numba nir onnx onnxruntime transformers funasr
+espeakng_loader spikingjelly snntorch""".split()
+)
 BLOCKED = sorted(HEAVY | set("speechbrain hyperpyyaml sentencepiece safetensors torchaudio soundfile scipy".split()))
 
 

@@ -1,20 +1,22 @@
-"""Draws what distillation runs found, arm by arm, from their results.
+"""Draws what runs found, from their results.
 
     python tools/figures.py recipes/GSC/results/spikescr_mini_kdcl-official-*.json --out FOLDER
-    python tools/figures.py RUN_FOLDER --out FOLDER
+    python tools/figures.py recipes/URDU/results/{pts_snn_mini,vanilla_snn_mini}-random-1.json --out FOLDER
 
-Runs that differ in their seed are drawn as their mean and standard deviation.
+Distillation runs that differ in their seed are drawn arm by arm, as their mean and standard deviation: accuracy and energy by frames.
+Of emotion runs that looked at their neurons (``--gains``), one a model, silence and saturation are drawn, before and after training.
 """
 
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from spikebrain import plots
-from spikebrain.training.arms import pictures
+from spikebrain.training import arms
 
 SAME = ("corpus", "model", "protocol")
 
@@ -27,7 +29,7 @@ def main(argv=None):
     """Writes the pictures and prints their places; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        for path in draw(read(arguments.runs), arguments.out):
+        for path in draw(arguments.out, makers(read(arguments.runs))):
             print(path)
     except (ValueError, OSError, ImportError) as error:  # nothing to draw, no such place, no matplotlib
         print(f"figures.py: {error}", file=sys.stderr)
@@ -36,46 +38,73 @@ def main(argv=None):
 
 
 def read(paths):
-    """The results of runs that differ in their seed only.
+    """The results of runs, a list of (file, dict), of files or of output folders that hold a ``results.json``."""
+    return [(file, _read(file)) for file in (path / "results.json" if path.is_dir() else path for path in paths)]
+
+
+def makers(runs):
+    """Name -> what draws it, of the pictures for the kind of ``runs``, a list of (file, dict)."""
+    return health_of(runs) if runs[0][1].get("task") == "emotion" else arms_of(runs)
+
+
+def arms_of(runs):
+    """The pictures of distillation runs that differ in their seed only.
 
     Arguments
     ---------
-    paths : list of Path
-        Files, or output folders that hold a ``results.json``.
+    runs : list of (Path, dict)
+        Files, and the results in them.
+
+    Returns
+    -------
+    dict
+        Name -> what draws it.
 
     Raises
     ------
     FiguresError
-        For a run that is missing or no distillation, and for runs of different corpora, models or protocols, or of one seed.
+        For a run that is no distillation, and for runs of different corpora, models or protocols, or of one seed.
     """
-    runs, files = {}, [path / "results.json" if path.is_dir() else path for path in paths]
-    for file in files:
-        run = _read(file)
-        first = next(iter(runs.values()), run)
-        for key in SAME:
-            if run[key] != first[key]:
-                raise FiguresError(f"{file}: {key} is {run[key]}, that of {files[0]} is {first[key]}: draw them apart")
-        if run["seed"] in runs:
-            raise FiguresError(f"{file}: its seed, {run['seed']}, is that of another run: name each run once")
-        runs[run["seed"]] = run
-    return list(runs.values())
+    found = _by("seed", runs, {"stages", "arms", *SAME, "seed"}, SAME)
+    splits = list(dict.fromkeys(split for run in found.values() for row in run["stages"] for split in row["accuracy"]))
+    title = ", ".join(str(runs[0][1][key]) for key in SAME)
+    return {name: partial(make, title=title) for name, make in arms.pictures(list(found.values()), splits).items()}
 
 
-def draw(runs, folder):
-    """Writes ``accuracy_by_frames.png`` and ``energy_by_frames.png`` into ``folder``; gives their places."""
+def health_of(runs):
+    """The picture of emotion runs that differ in their model, as :func:`arms_of`: all need a ``calibration``."""
+    found = _by("model", runs, {"calibration", *SAME}, ("corpus", "protocol"))
+    title = f"{runs[0][1]['corpus']}, {runs[0][1]['protocol']} folds: silent and saturated neurons"
+    calibrations = {model: run["calibration"] for model, run in found.items()}
+    return {"neuron_health": partial(plots.neuron_health, calibrations, title=title)}
+
+
+def draw(folder, pictures):
+    """Writes ``pictures``, name -> what draws it, into ``folder``; gives their places."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = list(dict.fromkeys(split for run in runs for row in run["stages"] for split in row["accuracy"]))
-    title = ", ".join(str(runs[0][key]) for key in SAME)
-    return [plots.save(make(title=title), folder / f"{name}.png") for name, make in pictures(runs, splits).items()]
+    return [plots.save(make(), folder / f"{name}.png") for name, make in pictures.items()]
+
+
+def _by(key, runs, needed, same):
+    """The results of ``runs`` by what they say of ``key``, one each; all have the keys ``needed``, and those of ``same`` are alike."""
+    found, (first_file, first) = {}, runs[0]
+    for file, run in runs:
+        if not needed <= run.keys():
+            lacks = ", ".join(sorted(needed - run.keys()))
+            raise FiguresError(f"{file}: task {run.get('task')}, lacks {lacks}: name runs of distillation, or emotion runs with --gains")
+        for name in same:
+            if run[name] != first[name]:
+                raise FiguresError(f"{file}: {name} is {run[name]}, that of {first_file} is {first[name]}: draw them apart")
+        if run[key] in found:
+            raise FiguresError(f"{file}: its {key}, {run[key]}, is that of another run: name each run once")
+        found[run[key]] = run
+    return found
 
 
 def _read(file):
     if not file.is_file():
         raise FiguresError(f"{file}: no such file: name kept results, or the output_folder of a run that has ended")
-    run = json.loads(file.read_text(encoding="utf-8"))
-    if not {"stages", "arms", *SAME, "seed"} <= run.keys():
-        raise FiguresError(f"{file}: task {run.get('task')} has no arms to draw: name runs of the task distil")
-    return run
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _parser():

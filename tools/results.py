@@ -26,6 +26,8 @@ from spikebrain.training import arms
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("task", "corpus", "model", "protocol", "seed", "command", "metrics", "parameters")
+PROTOCOLS = ("paper", "random", "speaker")  # of spikebrain.data.folds: what is filed under one of them was cut by it
+OVER_FOLDS = ("cut", "folds", "spread", "pooled", "leaks")  # needed too of runs of the task emotion
 HEAD = """# Results
 
 Made by `python tools/results.py` from the runs in `recipes/<Corpus>/results/`; not written by hand. Every file there holds the
@@ -43,9 +45,17 @@ whole network in mJ, at each number of frames a second. The last column says how
 other arm at the fewest frames: the mean difference in points over seeds that have both arms, with the standard error of that mean.
 Before it stand the fewest frames at which an arm's mean accuracy is at most {EQUAL} points below that of the most frames trained.
 """
+EMOTION = "emotion"
+EMOTION_LEGEND = """Emotions are recognised over folds, in each by a model that is trained for it. WA is the share of test utterances
+that are right, UA the mean recall of classes, WF1 the mean F1 of classes, each weighing as much as it has utterances; all are means over folds.
+Beside them stand the standard deviation between the folds of a run, as a mean over runs, and the WA of all folds together. Another
+partition, such as `+1` behind the protocol, has other folds.
+"""
 EMPTY = "No run is kept yet. `python tools/results.py --keep RUN_FOLDER --protocol NAME` keeps one.\n"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
+# A fold's note, by spikebrain.data.folds.
+_VOICES = re.compile(r"(?P<heard>\d+) of the (?P<tested>\d+) speakers of test are in train")
 # Begins a path that means something on one machine only: /x, ~, C:\x, \\host; not a/b, $X/b, https://x or "and/or".
 _ABSOLUTE = re.compile(r"(?<![\w.$}/:])/[\w.]|(?<!\w)~[\w]*/|\b[A-Za-z]:[\\/](?!/)|\\\\\w|file:/")
 
@@ -87,7 +97,7 @@ def keep(folder, protocol, root=ROOT):
     ------
     ResultsError
         Without results, with a key missing, with a path of one machine in it, for a corpus that has no recipe, or where another
-        run with this model, protocol and seed is kept.
+        run with this model, protocol and seed is kept, or one with other folds under this protocol.
     """
     run = _read(Path(folder) / "results.json")
     if protocol:
@@ -98,6 +108,7 @@ def keep(folder, protocol, root=ROOT):
     _validate(run, Path(folder) / "results.json")
     if target.exists() and _read(target) != run:
         raise ResultsError(f"{target.relative_to(root)} holds another run: remove it first, or name another --protocol")
+    _same_folds([*(other for other in kept(root) if (other["corpus"], other["protocol"]) == (run["corpus"], run["protocol"])), run])
     target.parent.mkdir(exist_ok=True)
     write_atomic(target, json.dumps(run, indent=2) + "\n")
     return target
@@ -122,6 +133,7 @@ def render(root=ROOT):
     if not runs:
         return f"{HEAD}\n{EMPTY}"
     parts = [HEAD, LEGEND.format(prices=_prices(runs)), *([ARMS_LEGEND] if _distilled(runs) else [])]
+    parts += [EMOTION_LEGEND] if any(map(_over_folds, runs)) else []
     for place, members in _grouped(runs, lambda run: (run["corpus"], run["protocol"])):
         parts.append(_section(*place, members))
     return "\n".join(parts)
@@ -138,16 +150,17 @@ def _prices(runs):
 def _section(corpus, protocol, runs):
     """One corpus under one protocol: its data, a row a model, and the commands."""
     models = _grouped(runs, lambda run: run["model"])
-    scores = list(dict.fromkeys((split, name) for run in runs for split, values in run["metrics"].items() for name in values))
-    header = ["model", "n", *(f"{split} {name}" for split, name in scores), "parameters", "firing rate", *SCOPES]
-    table = _table(header, [_row(model, members, scores) for model, members in models])
+    columns = _scores(runs) + _folds(runs)
+    header = ["model", "n", *(title for title, *_ in columns), "parameters", "firing rate", *SCOPES]
+    table = markdown(header, [_row(model, members, columns) for model, members in models])
     tables = [table, *(_arms(model, _distilled(members)) for model, members in models if _distilled(members))]
+    tables += [_cut(runs)] if any(map(_over_folds, runs)) else []
     commands = "\n".join(f"- {model}: {command}" for model, members in models for command in _commands(members))
     return "\n\n".join([f"## {corpus}, {protocol}", _data(runs), *tables, commands]) + "\n"
 
 
-def _table(header, rows):
-    """Markdown; the first column to the left, all others to the right."""
+def markdown(header, rows):
+    """A table in Markdown, of lists of str; the first column to the left, all others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -168,12 +181,12 @@ def _arms(model, runs):
     header += [f"{CURRICULUM} ahead, {split}, {frames[-1]} frames" for split in splits]
     rows = []
     for arm in dict.fromkeys(arm for run in runs for arm in run["arms"]):
-        accuracy = [_spread(scores[split].get(arm, {}).get(number), "{:.2f}") for split in splits for number in frames]
+        accuracy = [spread(scores[split].get(arm, {}).get(number), "{:.2f}") for split in splits for number in frames]
         cost = [_mean(costs.get(arm, {}).get(number), "{:.3g}") for number in frames]
         ahead = [_ahead(runs, arm, split, frames[-1]) for split in splits]
         fewest = [_fewest(scores[split].get(arm, {}), costs.get(arm, {}), frames[0]) for split in splits]
         rows.append([arm, str(sum(arm in run["arms"] for run in runs)), *accuracy, *cost, *fewest, *ahead])
-    return f"Arms of {model} ([what they are]({ARMS_PAGE})):\n\n{_table(header, rows)}"
+    return f"Arms of {model} ([what they are]({ARMS_PAGE})):\n\n{markdown(header, rows)}"
 
 
 def _fewest(scores, costs, most):
@@ -205,15 +218,91 @@ def _ahead(runs, arm, split, frames):
     return f"{statistics.fmean(differences):+.2f}{error} (n {len(differences)})"
 
 
-def _row(model, runs, scores):
-    cells = [_spread(_scores(runs, *score), "{:.2f}") for score in scores]
+def _row(model, runs, columns):
+    found = [(write, [value for value in map(number, runs) if value is not None]) for _, number, write in columns]
+    cells = [write(values, "{:.2f}") for write, values in found]
     parameters = _one({run["parameters"]["total"] for run in runs}, lambda total: f"{total:,}")
     rates = [_firing_rate(run["firing_rate"]) for run in runs if run.get("firing_rate")]
-    return [model, str(len(runs)), *cells, parameters, _spread(rates, "{:.3f}"), *(_energy(runs, scope) for scope in SCOPES)]
+    return [model, str(len(runs)), *cells, parameters, spread(rates, "{:.3f}"), *(_energy(runs, scope) for scope in SCOPES)]
 
 
-def _scores(runs, split, name):
-    return [run["metrics"][split][name] for run in runs if name in run["metrics"].get(split, {})]
+def _scores(runs):
+    """A column a metric: (title, run -> number or None, what writes the numbers of several runs)."""
+    names = dict.fromkeys((split, name) for run in runs for split, values in run["metrics"].items() for name in values)
+    return [(f"{split} {name}", _reader("metrics", split, name), spread) for split, name in names]
+
+
+def _folds(runs):
+    """Columns, as of :func:`_scores`, that only runs over folds have."""
+    names = dict.fromkeys(name for run in runs if _over_folds(run) for name in run["metrics"]["test"])
+    between = [(f"{name} between folds", _reader("spread", "test", name), _mean) for name in names]
+    return between + ([("pooled WA", _reader("pooled", "test", "WA"), spread)] if names else [])
+
+
+def _reader(*path):
+    """Run -> the number that lies there in its results, or None."""
+
+    def read(run):
+        node = run
+        for key in path:
+            node = node.get(key, {})
+        return node if node != {} else None
+
+    return read
+
+
+def _over_folds(run):
+    return run["task"] == EMOTION
+
+
+def _same_folds(runs):
+    """Refuses runs that cut their corpus in different ways, where each was cut."""
+    first = next(filter(_over_folds, runs), None)
+    for run in filter(_over_folds, runs):
+        mine, other = ({fold["fold"]: fold["digest"] for fold in one["folds"]} for one in (run, first))
+        if mine != other:
+            names = f"{run['model']} (seed {run['seed']}) and {first['model']} (seed {first['seed']})"
+            what = f"{run['corpus']}, {run['protocol']}: {names} were tested on different folds"
+            raise ResultsError(f"{what}: keep one of them with another --protocol, such as {run['protocol']}+1")
+
+
+def _cut(runs):
+    """What must be known of the folds of runs, which are the same for all of them: who and what is in test and in training."""
+    _same_folds(runs)
+    run = next(filter(_over_folds, runs))
+    names = [fold["fold"] for fold in run["folds"]]
+    cut = run["cut"]
+    head = f"Tested on {len(names)} folds ({', '.join(names)}) of the protocol {cut['protocol']}, partition {cut['partition']}."
+    return " ".join([head, *_voices(run), _shared_audio(run, names), *_lacking(run)])
+
+
+def _voices(run):
+    """Whose voices are tested and trained on; and, of folds that are cut by speaker, that nothing is ranked by them."""
+    found = [match for fold in run["folds"] for match in map(_VOICES.fullmatch, fold["notes"]) if match]
+    if found:
+        heard, tested = (sum(int(match[group]) for match in found) for group in ("heard", "tested"))
+        where = f"in {len(found)} of {len(run['folds'])} folds"
+        yield f"**These folds leak**: of {tested} voices that they test, counted fold by fold, {heard} are heard in training too, {where}."
+        yield "Numbers here are of known voices, not of new ones."
+    else:
+        yield "Nobody who is tested is heard in training."
+    if run["cut"]["protocol"] == "speaker":
+        yield "Models are reported here, not ranked: what folds are made of hangs on a few voices; other partitions have other folds."
+
+
+def _shared_audio(run, names):
+    pairs = {tuple(pair[:2]) for name in names for pair in run["leaks"].get(name, ())}
+    if not pairs:
+        return "No two recordings that share audio are in different parts of a fold."
+    folds = sum(bool(run["leaks"].get(name)) for name in names)
+    what = f"{len(pairs)} pairs of recordings share audio" if len(pairs) > 1 else "1 pair of recordings shares audio"
+    return f"{what} of which one is tested and the other trained on, or used to choose a model, in {folds} of {len(names)} folds."
+
+
+def _lacking(run):
+    folds = [fold["fold"] for fold in run["folds"] if any(note.startswith("test has no utterance of") for note in fold["notes"])]
+    if folds:
+        yield f"Test lacks classes in {len(folds)} of {len(run['folds'])} folds ({', '.join(folds)}); UA is that of the others."
 
 
 def _energy(runs, scope):
@@ -234,7 +323,8 @@ def _mean(values, form):
     return form.format(statistics.fmean(values)) if values else "-"
 
 
-def _spread(values, form):
+def spread(values, form):
+    """Mean and, of more than one value, standard deviation, each written as ``form`` says; - of none."""
     mean = _mean(values, form)
     return f"{mean} ± {form.format(statistics.stdev(values))}" if values and len(values) > 1 else mean
 
@@ -296,9 +386,14 @@ def _read(path):
 
 
 def _validate(run, path):
-    missing = [key for key in NEEDED if key not in run]
+    needed = NEEDED + (OVER_FOLDS if run.get("task") == EMOTION else ())
+    missing = [key for key in needed if key not in run]
     if missing:
         raise ResultsError(f"{path}: lacks the key {missing[0]} (missing in all: {', '.join(missing)})")
+    filed, cut = str(run["protocol"]).partition("+")[0], run.get("cut", {}).get("protocol")
+    if cut and filed in PROTOCOLS and filed != cut:
+        what = f"{path}: is filed under {run['protocol']}, but its folds are those of fold_protocol {cut}"
+        raise ResultsError(f"{what}: pass --protocol={cut}, or {cut}+1 for partition 1")
     for key, text in _strings("", run):
         found = _private(text)
         if found:

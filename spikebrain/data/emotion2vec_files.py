@@ -3,8 +3,14 @@
 The three files of the IEMOCAP experiment of https://github.com/ddlBoJack/emotion2vec (iemocap_downstream) hold, in one order, the frames of
 all utterances one after another, the number of frames of each (one a line), and a line ``Ses01F_impro01_F000<TAB>neu`` for each. They
 are read in place of a model: :class:`Emotion2VecFiles` has the face of :class:`spikebrain.data.feature_cache.FeatureCache`.
+
+    features: !new:spikebrain.data.emotion2vec_files.Emotion2VecFiles
+        prefix: /path/to/train
+
+In a recipe it stands where an extractor would; nothing is kept of it, since it is files already.
 """
 
+import copy
 import hashlib
 import logging
 import os
@@ -37,9 +43,13 @@ class Emotion2VecFiles:
         Path of the three files without their endings, e.g. ``features/train``.
     max_seconds : float or None
         Longer utterances are cropped to their beginning; the model has heard all of them nevertheless.
+    min_seconds : float
+        Shorter ones are refused.
 
     Attributes
     ----------
+    folder : str
+        Where the files lie.
     channels : int
     frames_per_second : float
     fingerprint : str
@@ -50,7 +60,8 @@ class Emotion2VecFiles:
     Raises
     ------
     DataError
-        A file is missing or cannot be read, an utterance is there twice, or the three do not belong together.
+        A file is missing or cannot be read, an utterance is there twice, the three do not belong together, or ``max_seconds`` is not
+        more than ``min_seconds``.
 
     Notes
     -----
@@ -59,9 +70,9 @@ class Emotion2VecFiles:
 
     frames_per_second = SAMPLE_RATE / HOP
 
-    def __init__(self, prefix, max_seconds=None):
-        self.prefix = os.fspath(prefix)
-        self.max_frames = None if max_seconds is None else max(1, conv_frames(round(max_seconds * SAMPLE_RATE), WINDOW, HOP))
+    def __init__(self, prefix, max_seconds=None, min_seconds=0.0):
+        self.prefix, self.folder = os.fspath(prefix), os.path.dirname(os.path.abspath(prefix))
+        self._limit(min_seconds, max_seconds)
         self._features = _open_features(f"{self.prefix}.npy")
         self.channels = self._features.shape[1]
         lengths = _read_lengths(f"{self.prefix}.lengths")
@@ -72,6 +83,13 @@ class Emotion2VecFiles:
         rows = self._features[:: max(1, len(self._features) // SAMPLED)]
         told = repr((list(self.labels.items()), lengths, self._features.shape, str(self._features.dtype)))
         self.fingerprint = hashlib.sha256(told.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+
+    def limited(self, min_seconds, max_seconds):
+        """The same features within a recipe's limits, and its own: see above."""
+        lengths = [seconds for seconds in (self.max_seconds, max_seconds) if seconds is not None]
+        other = copy.copy(self)
+        other._limit(max(self.min_seconds, min_seconds), min(lengths, default=None))
+        return other
 
     def get(self, path, start=0, duration=None):
         """Features of one utterance.
@@ -92,7 +110,8 @@ class Emotion2VecFiles:
         Raises
         ------
         DataError
-            The utterance is not in the files, has other frames than its duration gives, or features that are not finite.
+            The utterance is not in the files, is shorter than ``min_seconds``, has other frames than its duration gives, or features
+            that are not finite.
         """
         name = self._find(path, start, duration)
         end = self._ends[name]
@@ -120,7 +139,7 @@ class Emotion2VecFiles:
         Raises
         ------
         DataError
-            An utterance without features, or of another duration; or labels that contradict those of the files.
+            An utterance without features, of another duration, or too short; or labels that contradict those of the files.
         """
         bad, found = [], []
         for utterance in utterances:
@@ -146,6 +165,12 @@ class Emotion2VecFiles:
         self.__dict__.update(state)
         self._features = _open_features(f"{self.prefix}.npy")
 
+    def _limit(self, min_seconds, max_seconds):
+        if max_seconds is not None and not max_seconds > min_seconds:
+            raise DataError(f"max_seconds: {max_seconds} is not more than min_seconds: {min_seconds}: give more, or null for no limit")
+        self.min_seconds, self.max_seconds = min_seconds, max_seconds
+        self.max_frames = None if max_seconds is None else max(1, conv_frames(round(max_seconds * SAMPLE_RATE), WINDOW, HOP))
+
     def _find(self, path, start, duration):
         name = os.path.splitext(os.path.basename(path))[0]
         if name not in self._ends:
@@ -156,6 +181,9 @@ class Emotion2VecFiles:
             raise DataError(f"{path}: {whole}: use the features of a model instead")
         if not self._lengths[name]:
             raise DataError(f"{path}: {self.prefix}.lengths gives it 0 frames: leave it out, or extract its features again")
+        seconds = self._lengths[name] / self.frames_per_second if duration is None else duration
+        if seconds < self.min_seconds:
+            raise DataError(f"{path}: lasts {seconds:.3f} s, at least {self.min_seconds:g} s are needed: remove it or restore its audio")
         if duration is not None:
             expected = conv_frames(round(duration * SAMPLE_RATE), WINDOW, HOP)
             if abs(expected - self._lengths[name]) > TOLERANCE:

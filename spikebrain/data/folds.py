@@ -29,12 +29,14 @@ class Protocol:
     count : number of folds
     each : every group is a test fold of its own (leave one out); else groups are dealt out to ``count`` folds of nearly one size
     valid : share of the utterances outside of the test fold that validate, drawn at random; None: the next fold does
+    valid_by : field whose groups are drawn for them, as many as stay within the share; "id" draws single utterances
     """
 
     by: str
     count: int
     each: bool = False
     valid: float | None = None
+    valid_by: str = "id"
 
     @property
     def least(self):
@@ -151,14 +153,24 @@ def _fold(known, parts, test, protocol, partition, absent):
     if protocol.valid is None:
         valid = set(parts[names[(names.index(test) + 1) % len(names)]])
     else:
-        others = [name for part, ids in parts.items() if part != test for name in ids]
-        others.sort(key=lambda name: (draw(partition, f"{test}/{name}"), name))
-        valid = set(others[: max(1, round(protocol.valid * len(others)))])
+        valid = _drawn([known[name] for part, ids in parts.items() if part != test for name in ids], test, protocol, partition)
     tested = set(parts[test])
     train = known.keys() - tested - valid
     split = {"train": train, "valid": valid, "test": tested}
     notes = absent + tuple(_notes(test, {part: [known[name] for name in ids] for part, ids in split.items()}))
     return Fold(test, *(tuple(sorted(ids)) for ids in split.values()), notes)
+
+
+def _drawn(others, test, protocol, partition):
+    """Ids of the utterances that validate, of all ``others`` than the test fold's."""
+    groups = defaultdict(list)
+    for utterance in others:
+        groups[getattr(utterance, protocol.valid_by)].append(utterance.id)
+    wanted, valid = max(1, round(protocol.valid * len(others))), set()
+    for group in sorted(groups, key=lambda group: (draw(partition, f"{test}/{group}"), group)):
+        if len(valid) + len(groups[group]) <= wanted:
+            valid.update(groups[group])
+    return valid or set(min(groups.values(), key=len))
 
 
 def _notes(name, split):

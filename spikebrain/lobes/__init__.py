@@ -5,9 +5,13 @@ from spikebrain.lobes.framewise import FrameEncoder, SpikingClassifier, SpikingE
 from spikebrain.lobes.published import published
 from spikebrain.lobes.rate import RateClassifier
 from spikebrain.lobes.transformer_asr import SpikingTransformerASR, published_asr
+from spikebrain.lobes.utterance_features import Emotion2Vec, Fbank, HuggingFace
 
 __all__ = [
+    "Emotion2Vec",
+    "Fbank",
     "FrameEncoder",
+    "HuggingFace",
     "LogMel",
     "RateClassifier",
     "SpikingClassifier",

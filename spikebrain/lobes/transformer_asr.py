@@ -91,7 +91,8 @@ class SpikingTransformerASR(TransformerASR):
     The encoder says how it wants to learn positions (its attribute ``position``). Where the YAML says otherwise, as the
     relative positions of a Conformer recipe, the encoder wins and the log says so: the two-line swap stays correct.
 
-    Weight matrices of two and more dimensions start from Xavier's normal initialisation, as in every stock encoder.
+    Weight matrices of two and more dimensions start from Xavier's normal initialisation, as in every stock encoder; those that an
+    encoder begins with 0, such as the bias of PTS-SNN, stay 0.
     """
 
     def __init__(self, tgt_vocab, input_size, *args, encoder_module="iml_spikeformer", encoder_kwargs=None, **stock):
@@ -108,7 +109,7 @@ class SpikingTransformerASR(TransformerASR):
         encoder = constructor(**_encoder_arguments(arguments), **(encoder_kwargs or {}))
         super().__init__(tgt_vocab, input_size, **_host_arguments(arguments, encoder))
         for parameter in encoder.parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 and not parameter.is_meta and parameter.any():
                 nn.init.xavier_normal_(parameter)
         self.encoder = HostEncoder(encoder, self.output_hidden_states)
 

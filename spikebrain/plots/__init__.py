@@ -6,6 +6,7 @@
     figure = plots.energy(results["energy"])
     figure = plots.firing_by_epoch([{"epoch": 1, "firing": {"layers.0.gate": 0.2}}, ...])
     figure = plots.accuracy_by_frames({"test": {"kdcl": {100: [94.1, 93.8], 40: [91.0, 91.4]}, ...}})    # split -> arm -> frames -> runs
+    figure = plots.neuron_health({"pts_snn": results["calibration"]})
     plots.save(figure, run_folder / "firing_rates.png")
 
 matplotlib is imported when a figure is drawn, never by ``import spikebrain.plots``; no
@@ -19,6 +20,7 @@ from spikebrain.plots.confusion import confusion
 from spikebrain.plots.curves import curves
 from spikebrain.plots.energy import energy
 from spikebrain.plots.firing import firing_by_epoch, firing_rates
+from spikebrain.plots.neuron_health import neuron_health
 
 __all__ = [
     "accuracy_by_frames",
@@ -30,5 +32,6 @@ __all__ = [
     "energy_by_frames",
     "firing_by_epoch",
     "firing_rates",
+    "neuron_health",
     "save",
 ]

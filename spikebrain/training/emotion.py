@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import speechbrain as sb
 import torch
@@ -29,8 +30,7 @@ from spikebrain.data.classification import ClassData, EncodeLabel
 from spikebrain.data.emotion import COLUMNS
 from spikebrain.data.feature_cache import FeatureCache, channel_statistics
 from spikebrain.lobes.stored import StoredFeatures
-from spikebrain.neurons import health
-from spikebrain.training import classify, hooks, keys, metrics, results
+from spikebrain.training import calibration, classify, hooks, keys, metrics, predictions, results
 from spikebrain.training.classify import Classifier, Course
 
 logger = get_logger(__name__)
@@ -43,7 +43,8 @@ NEEDED = {
     "opt_class": "an optimizer that lacks only the parameters",
     "schedule": "!name: of a learning-rate schedule, called with the optimizer before each update",
 }
-OPTIONAL = {
+# What is cut, and into what: of whatever is trained fold by fold.
+CUT = {
     "train_splits": (folds.SPLIT,),  # what is cut into folds
     "fold_protocol": "paper",  # or random, speaker: see spikebrain.data.folds
     "fold_count": None,  # how many, where the protocol leaves it open
@@ -53,6 +54,9 @@ OPTIONAL = {
     "cache_folder": None,  # of extracted features; beside the output folder where it is not given
     "min_seconds": 0.0,  # shorter utterances are refused
     "max_seconds": None,  # longer ones are cropped
+}
+OPTIONAL = {
+    **CUT,
     "normalise": "global",  # by mean and deviation of a fold's training utterances; or none
     "batch_size": 32,
     "eval_batch_size": 64,
@@ -64,12 +68,18 @@ OPTIONAL = {
 KEYS = NEEDED.keys() | OPTIONAL.keys()
 NORMALISATIONS = ("global", "none")
 _OF_THE_FIRST = ("parameters", "firing_rate", "energy", "hardware")  # of results.json: numbers of the first fold
+_ONCE = (*_OF_THE_FIRST, "calibration")  # in the results of the run, not again in each of several folds
 # What classify.build and its Brain read, and folds do not leave open.
 _FIXED = {"dev_splits": ("valid",), "test_splits": ("test",), "augment": None, "paper_padding": False}
 
 
 class Emotion(Classifier):
-    """A Classifier of whole utterances, whose network answers once."""
+    """A Classifier of whole utterances, whose network answers once.
+
+    named : dict, id of an utterance -> number of the class that it was given, of what was evaluated last
+    """
+
+    named = {}
 
     def vote(self, classifier, x, lengths):
         """Features (B, L, C) -> logits (B, K)."""
@@ -81,7 +91,13 @@ class Emotion(Classifier):
         loss = self.hparams.loss(predictions, labels)
         if stage != sb.Stage.TRAIN:
             self.tally.add(predictions, labels, loss)
+            self.named |= dict(zip(batch.id, predictions.argmax(-1).tolist(), strict=True))
         return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Fresh counts."""
+        super().on_stage_start(stage, epoch)
+        self.named = {}
 
     def validated(self, stage_loss):
         """Loss, WA, UA and WF1, and the error rate by which checkpoints are chosen, 100 - WA."""
@@ -147,12 +163,33 @@ class Corpus:
 def train(hparams, run_opts, prepared):
     """Trains and tests every fold, and adds them up: a task's ``train``, see :mod:`spikebrain.training.run`."""
     check(hparams)
+    return over_folds(hparams, prepared, partial(train_fold, hparams, run_opts))
+
+
+def over_folds(hparams, prepared, train_one):
+    """Whatever is trained fold by fold: the task's part of ``results.json``.
+
+    Arguments
+    ---------
+    hparams : dict
+        With the keys of ``CUT``, ``model``, ``seed`` and ``number_of_epochs``.
+    prepared : Preparation
+    train_one : callable
+        (Corpus, Fold, folder) -> the fold's report: see :func:`train_fold`.
+    """
+    if hparams["jobs"] < 1:
+        raise keys.RecipeError(f"jobs: {hparams['jobs']} trains nothing: give 1 or more")
     utterances = [u for split in hparams["train_splits"] for u in manifest.read(prepared.manifests[split], COLUMNS)]
-    plan = folds.make(utterances, prepared.settings["folds"], hparams["fold_protocol"], hparams["fold_count"], hparams["partition"])
+    cut = [prepared.settings["folds"], *(hparams[name] for name in ("fold_protocol", "fold_count", "partition"))]
+    plan = folds.make(utterances, *cut)
     chosen = _chosen(plan, hparams["fold"])
     cache = _cache(hparams)
     rooted = [manifest.rooted(u, hparams["data_folder"]) for u in utterances]
-    run_on_main(cache.fill, args=[rooted])
+    left_out = _fill(cache, rooted, hparams["skip_bad_audio"])
+    if left_out:
+        utterances, rooted = ([u for u in found if u.id not in left_out] for found in (utterances, rooted))
+        plan = folds.make(utterances, *cut)
+        chosen = _chosen(plan, hparams["fold"])
     if hparams["jobs"] > 1 and len(chosen) > 1:
         _side_by_side(hparams, chosen)
     corpus = None
@@ -161,8 +198,9 @@ def train(hparams, run_opts, prepared):
         reports[fold.name] = _ended(hparams, fold, len(chosen))
         if reports[fold.name] is None:
             corpus = corpus or _load(hparams, prepared, rooted, cache)
-            reports[fold.name] = train_fold(hparams, run_opts, corpus, fold, _folder(hparams, fold, len(chosen)))
-    return _together(hparams, list(reports.values()), _leaks(plan, utterances, hparams["data_folder"]))
+            reports[fold.name] = train_one(corpus, fold, _folder(hparams, fold, len(chosen)))
+    together = _together(hparams, chosen, list(reports.values()), _leaks(plan, utterances, hparams["data_folder"]))
+    return {**together, "left_out": left_out}
 
 
 def check(hparams):
@@ -174,7 +212,7 @@ def check(hparams):
     """
     if hparams["normalise"] not in NORMALISATIONS:
         raise keys.RecipeError(f"normalise: {hparams['normalise']!r} is none of {', '.join(NORMALISATIONS)}")
-    for name in ("number_of_epochs", "jobs", "batch_size", "eval_batch_size"):
+    for name in ("number_of_epochs", "batch_size", "eval_batch_size"):
         if hparams[name] < 1:
             raise keys.RecipeError(f"{name}: {hparams[name]} trains nothing: give 1 or more")
     if any(not gain > 0 for gain in hparams["gains"]):
@@ -191,37 +229,45 @@ def train_fold(hparams, run_opts, corpus, fold, folder):
     brain = classify.build(own, run_opts, corpus, course, Emotion)
     brain.fits["fold"] = fold.digest
     brain.take(corpus.data(fold, hparams, hparams["seed"]))
-    before = _calibration(brain, hparams["gains"])
+    before = calibration.measure(brain, hparams["gains"])
     brain.learn()
-    tallies = {split: classify.evaluate(brain, split, dataset) for split, dataset in brain.data.tests.items()}
+    tallies, named = {}, {}
+    for split, dataset in brain.data.tests.items():
+        tallies[split] = classify.evaluate(brain, split, dataset)
+        named[split] = brain.named
+    own = {"best_epoch": brain.best_epoch, **classify.highest(brain), **brain.report()}
+    if hparams["gains"]:
+        own["calibration"] = {"untrained": before, "trained": calibration.measure(brain, hparams["gains"])}
+    return conclude(hparams, corpus, fold, folder, {split: tally.confusion for split, tally in tallies.items()}, named["test"], own)
+
+
+def conclude(hparams, corpus, fold, folder, confusion, named, own):
+    """The report of a fold, also written into ``folder`` as ``results.json``, beside the class that every test utterance was given.
+
+    Arguments
+    ---------
+    confusion : dict
+        Split -> Tensor (K, K).
+    named : dict
+        Id of each test utterance -> number of the class it was given.
+    own : dict
+        What else the report holds.
+    """
     report = {
         **_asked(hparams, fold),
         "sizes": {split: len(getattr(fold, split)) for split in ("train", "valid", "test")},
         "notes": list(fold.notes),
-        "metrics": {split: metrics.report(tally.confusion) for split, tally in tallies.items()},
-        "confusion": {split: tally.confusion.tolist() for split, tally in tallies.items()},
-        "labels": list(brain.labels),
-        "best_epoch": brain.best_epoch,
-        **classify.highest(brain),
-        **brain.report(),
+        "metrics": {split: metrics.report(counts) for split, counts in confusion.items()},
+        "confusion": {split: counts.tolist() for split, counts in confusion.items()},
+        "labels": list(corpus.labels),
+        **own,
     }
-    if hparams["gains"]:
-        report["calibration"] = {"untrained": before, "trained": _calibration(brain, hparams["gains"])}
     if if_main_process():
+        known = {u.id: u for u in corpus.utterances}
+        given = [(known[name], corpus.labels[number]) for name, number in sorted(named.items())]
+        predictions.write(folder, [predictions.Prediction(fold.name, u.id, u.speaker, u.label, label) for u, label in given])
         results.write(folder, {"folds": [report]})
     return report
-
-
-def _calibration(brain, gains):
-    """Gain -> what :mod:`spikebrain.neurons.health` says of every layer over the test utterances, and their WA."""
-    front_end, found = brain.parts["features"], {}
-    for gain in gains:
-        front_end.gain = gain
-        with health.Health(brain.parts["classifier"]) as heard:
-            tally = brain.measure(brain.data.tests["test"])
-        found[str(gain)] = {"WA": metrics.weighted_accuracy(tally.confusion), "layers": heard.report()}
-    front_end.gain = 1.0
-    return found
 
 
 def _leaks(plan, utterances, data_folder):
@@ -271,8 +317,20 @@ def _ended(hparams, fold, number):
 
 
 def _cache(hparams):
+    """What features are read from: a cache of what the extractor makes, or files that are there, which can be ``limited``."""
+    features, limits = hparams["features"], (hparams["min_seconds"], hparams["max_seconds"])
+    if hasattr(features, "limited"):  # the face of the cache without its keeping: see Emotion2VecFiles
+        return features.limited(*limits)
     folder = hparams["cache_folder"] or os.path.join(os.path.dirname(hparams["output_folder"]), "features")
-    return FeatureCache(folder, hparams["features"], hparams["min_seconds"], hparams["max_seconds"], hparams["data_folder"])
+    return FeatureCache(folder, features, *limits, hparams["data_folder"])
+
+
+def _fill(cache, utterances, skip_bad_audio):
+    """Has all features there; returns the ids of utterances that have none, and are left out of the folds."""
+    left_out = sorted(item.id for item in run_on_main(cache.fill, args=[utterances, skip_bad_audio]).skipped)
+    if left_out:
+        logger.warning(f"{len(left_out)} of {len(utterances)} utterances are left out of all folds: {', '.join(left_out)}")
+    return left_out
 
 
 def _load(hparams, prepared, utterances, cache):
@@ -304,8 +362,8 @@ def _train_elsewhere(hparams, fold, folder):
 # All folds together.
 
 
-def _together(hparams, reports, leaking):
-    """The task's part of ``results.json``, and the confusion matrix of all folds as a picture."""
+def _together(hparams, chosen, reports, leaking):
+    """The task's part of ``results.json``; writes what was said of every test utterance, and draws."""
     first = reports[0]
     pooled = {split: sum(torch.tensor(r["confusion"][split]) for r in reports if split in r["confusion"]) for split in ("valid", "test")}
     values = {name: [r["metrics"]["test"][name] for r in reports] for name in ("WA", "UA", "WF1")}
@@ -315,13 +373,26 @@ def _together(hparams, reports, leaking):
         "pooled": {split: metrics.report(counts) for split, counts in pooled.items()},
         "confusion": {split: counts.tolist() for split, counts in pooled.items()},
         "labels": first["labels"],
+        "cut": {name: hparams[f"fold_{name}"] for name in ("protocol", "count")} | {"partition": hparams["partition"]},
         "leaks": leaking,
-        "folds": [{k: v for k, v in r.items() if k not in _OF_THE_FIRST} for r in reports],
+        "folds": [{k: v for k, v in r.items() if k not in _ONCE or (k == "calibration" and len(reports) == 1)} for r in reports],
         # Of the first fold: parameters are those of every fold, the others differ a little.
         **{name: first[name] for name in _OF_THE_FIRST if name in first},
     }
+    if all("calibration" in r for r in reports):
+        report["calibration"] = calibration.together(reports)
     if if_main_process():
-        title = f"{hparams['model']}, {len(reports)} folds"
-        hooks.draw(hparams["output_folder"], {"confusion": lambda: plots.confusion(report["confusion"]["test"], report["labels"], title)})
+        if len(chosen) > 1:
+            each = [predictions.read(_folder(hparams, fold, len(chosen))) for fold in chosen]
+            predictions.write(hparams["output_folder"], [prediction for fold in each for prediction in fold])
+        hooks.draw(hparams["output_folder"], _pictures(hparams, report))
     return report
 
+
+def _pictures(hparams, report):
+    """Name -> what draws it."""
+    title = f"{hparams['model']}, {len(report['folds'])} folds"
+    pictures = {"confusion": lambda: plots.confusion(report["confusion"]["test"], report["labels"], title)}
+    if "calibration" in report:
+        pictures["neuron_health"] = lambda: plots.neuron_health({hparams["model"]: report["calibration"]})
+    return pictures

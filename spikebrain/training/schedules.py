@@ -208,3 +208,64 @@ class WarmRestarts(ByEpoch):
             epoch, length = epoch - length, length * self.factor
         low = self.lowest / self.lr
         return low + (1 - low) * (1 + math.cos(math.pi * epoch / length)) / 2
+
+
+class CyclicByEpoch(ByEpoch):
+    """Up in a line and down in a line, over and over, from the lowest rate on (L. N. Smith, WACV 2017, "triangular").
+
+    With h the height of the triangle, 0 in epoch 0, 1 in epoch ``half_period``, 0 in epoch 2 ``half_period``, the rate is
+    lowest + (lr - lowest) h: that of ``torch.optim.lr_scheduler.CyclicLR`` stepped once an epoch. Unless it is told not to, torch's moves
+    the optimizer's momentum against the rate as well; here it does where ``momentum`` is given.
+
+    Arguments
+    ---------
+    lr : float
+        The highest rate.
+    lowest : float
+    half_period : int
+        Epochs from the lowest rate to the highest.
+    momentum : (float, float), optional
+        At the highest rate, and at the lowest; torch's are (0.8, 0.9). None leaves it as the optimizer has it.
+
+    Raises
+    ------
+    ValueError
+        A number of epochs, a lowest rate or momenta that cannot be; when it is called, an optimizer without momentum.
+
+    Example
+    -------
+    >>> schedule = CyclicByEpoch(lr=1.0, lowest=0.5, half_period=2)
+    >>> [schedule.multiplier(epoch) for epoch in range(6)]
+    [0.5, 0.75, 1.0, 0.75, 0.5, 0.75]
+    """
+
+    def __init__(self, lr, lowest=0.0, half_period=10, momentum=None):
+        if half_period < 1:
+            raise ValueError(f"half_period is {half_period}: give 1 epoch or more")
+        if not 0 <= lowest <= lr:
+            raise ValueError(f"lowest is {lowest}: give a rate from 0 to lr, {lr}")
+        if momentum is not None and not (len(momentum) == 2 and all(0 <= end < 1 for end in momentum)):
+            raise ValueError(f"momentum is {momentum}: give those at the highest and at the lowest rate, each from 0 to less than 1")
+        super().__init__(lr)
+        self.lowest, self.half_period, self.momentum = lowest, half_period, momentum
+
+    def height(self, epoch):
+        """How far epoch 0, 1, 2, ... is from the lowest rate to the highest, 0..1."""
+        return 1 - abs(epoch % (2 * self.half_period) - self.half_period) / self.half_period
+
+    def multiplier(self, epoch):
+        """What ``lr`` is multiplied by in epoch 0, 1, 2, ..."""
+        low = self.lowest / self.lr
+        return low + (1 - low) * self.height(epoch)
+
+    def __call__(self, optimizer):
+        """Sets the rate, and where it is given the momentum, of the update that comes next. RuntimeError without a plan."""
+        before = self.updates
+        super().__call__(optimizer)
+        if self.momentum is None:
+            return
+        high, low = self.momentum
+        for group in optimizer.param_groups:
+            if "momentum" not in group:
+                raise ValueError(f"momentum is {self.momentum}, but {type(optimizer).__name__} has none: leave momentum out")
+            group["momentum"] = low + (high - low) * self.height(before // self.updates_an_epoch)

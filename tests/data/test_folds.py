@@ -18,6 +18,7 @@ PROTOCOLS = {
     "random": Protocol("id", 10),
     "speaker": Protocol("speaker", 4),
     "each": Protocol("speaker", 10, each=True),
+    "small": Protocol("speaker", 4, valid=0.2, valid_by="speaker"),
     "sentence": Protocol("sentence", 3, valid=0.5),
 }
 PLAIN = {name: asdict(protocol) for name, protocol in PROTOCOLS.items()}
@@ -65,13 +66,23 @@ def test_leave_one_session_out():
         assert len(fold.valid) == round(0.2 * (len(found) - len(fold.test)))
 
 
-@pytest.mark.parametrize("name", ["speaker", "each"])
+@pytest.mark.parametrize("name", ["speaker", "each", "small"])
 def test_nobody_is_heard_in_two_parts(name):
     found = corpus()
     for fold in make(found, name):
         train, valid, test = (field(found, part, "speaker") for part in (fold.train, fold.valid, fold.test))
         assert not train & valid and not train & test and not valid & test
         assert not any("speakers of test" in note for note in fold.notes)
+
+
+def test_speakers_are_drawn_to_validate_up_to_a_share():
+    found = corpus()
+    for partition in range(5):
+        for fold in make(found, "small", partition=partition):
+            rest = len(found) - len(fold.test)
+            assert 0.05 * rest < len(fold.valid) <= round(0.2 * rest)
+    (alone,) = {len(field(corpus(4, 9), fold.valid, "speaker")) for fold in make(corpus(4, 9), "small")}
+    assert alone == 1  # no speaker is within the share: the one that is heard least
 
 
 def test_random_folds_are_of_one_size_and_the_next_one_validates():

@@ -84,6 +84,11 @@ def test_ctc_only_returns_two_values_and_keeps_the_length():
     assert not any("decoder" in k for k in net.state_dict())
 
 
+def test_weights_that_begin_at_zero_stay_there():
+    bias = from_yaml("pts_snn").encoder.model.bias
+    assert not bias.up.weight.any() and bias.down.weight.any()
+
+
 def test_hidden_states_only_where_they_are_asked_for():
     net = SpikingTransformerASR(12, 24, d_model=16, nhead=2, num_encoder_layers=3, num_decoder_layers=0, output_hidden_states=True)
     x, lengths, _ = speech()

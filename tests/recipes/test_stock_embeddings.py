@@ -1,4 +1,4 @@
-"""SpeechBrain's own recipes for Speech Commands and VoxCeleb, run unmodified but for the block ``embedding_model`` of their YAML.
+"""SpeechBrain's own recipes for Speech Commands, VoxCeleb and IEMOCAP, run unmodified but for the block ``embedding_model`` of their YAML.
 
 As in test_stock_recipes.py, the recipes come from the checkout that ``$SPEECHBRAIN_REPO`` names; the tests of the contract that
 they rely on need none.
@@ -6,8 +6,10 @@ they rely on need none.
 
 import csv
 import difflib
+import json
 import math
 import re
+import types
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,13 +24,19 @@ from speechbrain.nnet.containers import LengthsCapableSequential
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper, nll_loss
 from speechbrain.utils.logger import format_order_of_magnitude
 
+from spikebrain.data.corpora import iemocap
 from spikebrain.encoders.iml_spikeformer import IMLSpikeformer
+from spikebrain.encoders.pts_snn import PTSSNN
 from spikebrain.encoders.spikescr import SpikeSCR
 from spikebrain.lobes import SpikingEmbedding
 
 RATE = 16000
-ENCODERS = {"spikescr": SpikeSCR, "iml_spikeformer": IMLSpikeformer}
-ENTRANCE = {"spikescr": "encoder.model.embedding.conv.weight", "iml_spikeformer": "encoder.projection.weight"}
+ENCODERS = {"spikescr": SpikeSCR, "iml_spikeformer": IMLSpikeformer, "pts_snn": PTSSNN}
+ENTRANCE = {
+    "spikescr": "encoder.model.embedding.conv.weight",
+    "iml_spikeformer": "encoder.projection.weight",
+    "pts_snn": "encoder.model.layers.0.linear.weight",
+}
 # oneDNN 3.10 never comes back from a bfloat16 convolution of SpikeSCR's kind over up to 16 channels.
 WIDTHS = {"num_layers": 1, "d_model": 32, "nhead": 2}
 SMALL = {
@@ -47,7 +55,9 @@ class Recipe:
     gone : keys that the class has and ours has not
     kept : keys whose line both have
     size : channels of an embedding
-    small : overrides that shrink it further
+    small : overrides that shrink it
+    augments : whether it trains on noisy and reverberant copies too
+    error : what it calls the number by which checkpoints are chosen
     """
 
     folder: str
@@ -58,6 +68,8 @@ class Recipe:
     kept: tuple
     size: int
     small: dict = field(default_factory=dict)
+    augments: bool = True
+    error: str = "ErrorRate"
 
 
 COMMANDS = Recipe(
@@ -69,7 +81,7 @@ COMMANDS = Recipe(
     (),
     512,
     # Splits are drawn by speaker, and silence is a share of a split's words that every background recording must have a part of.
-    {"batch_size": 8, "validation_percentage": 20, "testing_percentage": 20, "percentage_silence": 100},
+    {**SMALL, "batch_size": 8, "validation_percentage": 20, "testing_percentage": 20, "percentage_silence": 100},
 )
 SPEAKERS = Recipe(
     "recipes/VoxCeleb/SpeakerRec",
@@ -80,7 +92,7 @@ SPEAKERS = Recipe(
     ("input_size",),
     192,
     # The stock rate takes 65,000 steps to grow from 1e-8, where a step of Adam is less than a weight's last digit.
-    {"batch_size": 4, "split_ratio": [75, 25], "base_lr": 1e-4, "step_size": 2},
+    {**SMALL, "batch_size": 4, "split_ratio": [75, 25], "base_lr": 1e-4, "step_size": 2},
 )
 VERIFICATION = Recipe(
     SPEAKERS.folder,
@@ -91,18 +103,33 @@ VERIFICATION = Recipe(
     SPEAKERS.kept,
     SPEAKERS.size,
     {"cohort_size": 4},
+    augments=False,
+)
+EMOTIONS = Recipe(
+    "recipes/IEMOCAP/emotion_recognition",
+    ("train.py", "iemocap_prepare.py"),
+    "train.yaml",
+    SPEAKERS.stock,
+    VERIFICATION.gone,
+    SPEAKERS.kept,
+    96,
+    # Four batches of gradients are two steps of this recipe.
+    {"number_of_epochs": 1, "opt_class": SMALL["opt_class"], "dataloader_options": "{num_workers: 0}", "batch_size": 8},
+    augments=False,
+    error="error",
 )
 
 
-def block(size, encoder):
-    """The lines that take the place of a stock block ``embedding_model``."""
-    return [
+def block(size, encoder, options=WIDTHS):
+    """The lines that take the place of a stock block ``embedding_model``; the last one only where there are options."""
+    lines = [
         "embedding_model: !new:spikebrain.lobes.SpikingEmbedding",
         "    input_size: !ref <n_mels>",
         f"    embedding_size: {size}",
         f"    encoder: {encoder}",
-        "    encoder_kwargs: {" + ", ".join(f"{key}: {value}" for key, value in WIDTHS.items()) + "}",
+        "    encoder_kwargs: {" + ", ".join(f"{key}: {value}" for key, value in options.items()) + "}",
     ]
+    return lines if options else lines[:-1]
 
 
 def key(line):
@@ -117,14 +144,15 @@ def changed(old, new):
     return tuple([line for part in side for line in part] for side in zip(*pairs, strict=True))
 
 
-def swap(text, recipe, encoder):
+def swap(text, recipe, encoder, options=WIDTHS):
     """The text of a stock YAML with our embedding; fails where other lines change than those that ``recipe`` tells."""
-    swapped, blocks = re.subn(r"^embedding_model: .*\n(?: +.*\n)*", "\n".join([*block(recipe.size, encoder), ""]), text, flags=re.M)
+    ours = block(recipe.size, encoder, options)
+    swapped, blocks = re.subn(r"^embedding_model: .*\n(?: +.*\n)*", "\n".join([*ours, ""]), text, flags=re.M)
     assert blocks == 1
     gone, come = changed(text.splitlines(), swapped.splitlines())
     assert gone.pop(0) == f"embedding_model: !new:{recipe.stock}"
     assert tuple(map(key, gone)) == recipe.gone
-    assert come == [line for line in block(recipe.size, encoder) if key(line) not in recipe.kept]
+    assert come == [line for line in ours if key(line) not in recipe.kept]
     return swapped
 
 
@@ -187,12 +215,10 @@ def speakers(voices, tmp_path_factory):
 def run(run_stock, local):
     """Runs a stock recipe with our embedding; returns what it printed and its run folder."""
 
-    def go(recipe, encoder, folder, values, *options):
+    def go(recipe, encoder, folder, values, *options, encoder_kwargs=WIDTHS):
         out = folder / "run"
-        values = {**recipe.small, **values, "output_folder": out}
-        if recipe is not VERIFICATION:
-            values = {**SMALL, **local, **values}
-        return run_stock(recipe, lambda text: swap(text, recipe, encoder), folder, values, *options), out
+        values = {**(local if recipe.augments else {}), **recipe.small, **values, "output_folder": out}
+        return run_stock(recipe, lambda text: swap(text, recipe, encoder, encoder_kwargs), folder, values, *options), out
 
     return go
 
@@ -208,14 +234,14 @@ def logged(text, name):
     return [float(number) for number in re.findall(rf"\b{name}: ([^,\s]+)", text)]
 
 
-def recover(out, encoder):
+def recover(out, encoder, error="ErrorRate"):
     """What a run's own YAML builds, with the checkpoint that its own checkpointer chooses, and that checkpoint's folder."""
     with open(out / "hyperparams.yaml", encoding="utf-8") as text:
         built = load_hyperpyyaml(text)
     embedding = built["embedding_model"]
     assert type(embedding) is SpikingEmbedding and type(embedding.encoder.model) is ENCODERS[encoder]
     begun = {name: value.clone() for name, value in embedding.state_dict().items()}  # the seed is in the YAML
-    chosen = built["checkpointer"].recover_if_possible(min_key="ErrorRate")
+    chosen = built["checkpointer"].recover_if_possible(min_key=error)
     assert chosen.path.parent == out / "save"
     still = [name for name, value in embedding.state_dict().items() if torch.equal(value, begun[name])]
     assert not [name for name in still if name == ENTRANCE[encoder] or ".running_" in name], still
@@ -223,12 +249,12 @@ def recover(out, encoder):
 
 
 def assert_trained(text, out, table, built, checkpoint):
-    """One epoch with finite losses took the steps that the manifest asks for, with all parameters of our module and the classifier."""
+    """One epoch with finite losses took the steps that the manifest asks for, with all weights of our module and the classifier."""
     log = (out / "train_log.txt").read_text(encoding="utf-8")
     losses = [logged(log, f"{split} loss") for split in ("train", "valid")]
     assert all(len(split) == 1 and math.isfinite(split[0]) for split in losses)
     (steps,) = logged((checkpoint / "brain.ckpt").read_text(encoding="utf-8"), "optimizer_step")
-    assert steps == math.ceil(len(table) / built["batch_size"]) > 1
+    assert steps == math.ceil(len(table) / built["batch_size"]) // built.get("grad_accumulation_factor", 1) > 1
     weights = [weight for weight in torch.nn.ModuleDict(built["modules"]).parameters() if weight.requires_grad]
     count = format_order_of_magnitude(sum(weight.numel() for weight in weights))
     assert f"Total Number of Trainable Parameters: {count}\n" in text
@@ -292,6 +318,56 @@ def test_speaker_verification_recipe(run, trained, speakers, tmp_path):
     assert len(re.findall(r"(?:EER\(%\)|minDCF)=\d+\.\d+", text)) == 2
 
 
+@pytest.fixture(scope="module")
+def acted(voices, tmp_path_factory):
+    """IEMOCAP's synthetic twin, 40 utterances."""
+    from spikebrain.data.synthetic import iemocap as synthetic
+
+    return synthetic.make(tmp_path_factory.mktemp("stock") / "IEMOCAP", utterances={"all": 1})
+
+
+@pytest.fixture
+def stock_preparer(stock_checkout):
+    """The stock preparer of IEMOCAP as a module, of which nothing is left behind in the checkout."""
+    module = types.ModuleType("iemocap_prepare")
+    exec((stock_checkout() / EMOTIONS.folder / EMOTIONS.scripts[1]).read_text(encoding="utf-8"), module.__dict__)
+    return module
+
+
+def assert_as_ours(manifests, folder):
+    """The stock preparer has found the utterances, labels and durations that ours finds."""
+    assert len({name for manifest in manifests for name in manifest}) == sum(map(len, manifests))
+    found = {name: (row["emo"], row["length"]) for manifest in manifests for name, row in manifest.items()}
+    known = {u.id: (u.label, u.duration) for u in iemocap.read(folder, "all")}
+    assert {name: (iemocap.EMOTIONS[label], length) for name, (label, length) in found.items()} == known
+
+
+@pytest.mark.parametrize(
+    ("encoder_kwargs", "split"), [({}, {}), ({"d_model": 32, "num_prompts": 2}, {"different_speakers": True, "test_spk_id": 3})]
+)
+def test_emotion_recipe(run, acted, stock_preparer, tmp_path, encoder_kwargs, split):
+    """The stock preparer takes exactly 5531 utterances; told another number it writes its manifests, and the recipe goes on from there."""
+    names = [tmp_path / "run" / f"{name}.json" for name in ("train", "valid", "test")]
+    names[0].parent.mkdir()
+    with pytest.raises(ValueError, match="5531"):
+        stock_preparer.prepare_data(str(acted), *names, **split)
+    stock_preparer.NUMBER_UTT = 40
+    stock_preparer.prepare_data(str(acted), *names, **split)
+    manifests = [json.loads(name.read_text(encoding="utf-8")) for name in names]
+    assert_as_ours(manifests, acted)
+    text, out = run(EMOTIONS, "pts_snn", tmp_path, {"data_folder": acted, **split}, encoder_kwargs=encoder_kwargs)
+    assert "Preparation completed in previous run" in text
+    built, checkpoint = recover(out, "pts_snn", EMOTIONS.error)
+    assert {name: getattr(built["embedding_model"].encoder.model.config, name) for name in encoder_kwargs} == encoder_kwargs
+    assert_trained(text, out, manifests[0], built, checkpoint)
+    with open(out / "predictions.csv", encoding="utf-8", newline="") as lines:
+        named = list(csv.DictReader(lines))
+    assert {row["id"] for row in named} == manifests[2].keys() and len(named) == len(manifests[2])
+    (error,) = logged((out / "train_log.txt").read_text(encoding="utf-8"), "test error")
+    assert error == pytest.approx(sum(row["prediction"] != row["true_value"] for row in named) / len(named), abs=1e-2)
+    assert_in_use(built, next(iter(manifests[2].values()))["wav"], EMOTIONS.size)
+
+
 MADE = """n_mels: 80
 embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
     input_size: !ref <n_mels>
@@ -309,6 +385,13 @@ classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
 def test_swap_changes_the_block_and_no_other_line():
     ours = block(192, "spikescr")
     assert swap(MADE, VERIFICATION, "spikescr").splitlines() == ["n_mels: 80", *ours, *MADE.splitlines()[-3:]]
+
+
+def test_without_options_three_lines_come():
+    swapped = swap(MADE.replace("lin_neurons: 192", "lin_neurons: 96"), EMOTIONS, "pts_snn", {})
+    gone, come = changed(MADE.splitlines(), swapped.splitlines())
+    assert tuple(map(key, gone)) == ("embedding_model", *EMOTIONS.gone)
+    assert come == ["embedding_model: !new:spikebrain.lobes.SpikingEmbedding", "    embedding_size: 96", "    encoder: pts_snn"]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +476,8 @@ def test_a_brain_trains_it_behind_a_stock_classifier(embedding, features, head, 
     loader = torch.utils.data.DataLoader([(features, LENGTHS, torch.tensor([[0], [1], [2], [0]]))], batch_size=None)
     brain.fit([1], loader, loader)
     assert brain.modules.embedding_model is embedding and brain.optimizer_step == 1
-    assert brain.optimizer.state.keys() == set(brain.modules.parameters())  # those that a gradient has reached
+    # Those that a gradient has reached.
+    assert brain.optimizer.state.keys() == {weight for weight in brain.modules.parameters() if weight.requires_grad}
     moved = [name for name, weight in embedding.named_parameters() if not torch.equal(weight, begun[name])]
     assert {"head.weight", next(name for name in begun if name in ENTRANCE.values())} <= set(moved)
     assert all(weight.isfinite().all() and weight.dtype == torch.float32 for weight in embedding.parameters())

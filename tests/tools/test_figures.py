@@ -59,7 +59,7 @@ def test_seeds_become_one_picture(tool, kept, monkeypatch, tmp_path, capsys):
 
 def test_the_folder_of_a_run_is_a_run(tool, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(run(1, 90.0)))
-    assert tool.read([tmp_path]) == [run(1, 90.0)]
+    assert tool.read([tmp_path]) == [(tmp_path / "results.json", run(1, 90.0))]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,42 @@ def test_the_folder_of_a_run_is_a_run(tool, tmp_path):
         (run(2, 90.0, corpus="SSC"), "1.json: corpus is SSC"),
         (run(2, 90.0, protocol="speaker"), "1.json: protocol is speaker"),
         (run(1, 90.0), "1.json: its seed, 1, is that of another run"),
-        ({"task": "classify", "seed": 2}, "1.json: task classify has no arms to draw"),
+        ({"task": "classify", "seed": 2}, "1.json: task classify, lacks arms"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(tool, kept, second, message):
     with pytest.raises(ValueError, match=message):
-        tool.read(kept(run(1, 91.0), second))
+        tool.makers(tool.read(kept(run(1, 91.0), second)))
+
+
+def emotion(model, silent=0.3, **changes):
+    shares = {"rate": 0.1, "silent": silent, "saturated": 0.1}
+    layer = {**shares, "threshold": 1.0, "current": {"band": [0.5, 1.0], "edges": [0.0, 1.0], "counts": [1, 2, 1]}}
+    found = {gain: {"WA": 80.0, "hidden": shares, "output": shares, "layers": {"encoder.neuron": layer}} for gain in ("0.1", "1")}
+    names = {"task": "emotion", "corpus": "URDU", "model": model, "protocol": "random", "seed": 1}
+    return {**names, "calibration": {"untrained": found, "trained": found}, **changes}
+
+
+def test_neurons_of_two_models_become_one_picture(tool, kept, tmp_path, capsys):
+    paths = kept(emotion("pts_snn", 0.25), emotion("vanilla_snn"))
+    assert tool.main([*map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / "neuron_health.png")]
+    axes = tool.health_of(tool.read(paths))["neuron_health"]().axes
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes[0].lines}
+    assert lines["silent, trained"] == [25.0, 25.0] and axes[3].get_title(loc="left") == "vanilla_snn: hidden neurons"
+
+
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        (emotion("pts_snn"), "1.json: its model, pts_snn, is that of another run"),
+        (emotion("other", protocol="speaker"), "1.json: protocol is speaker"),
+        ({"task": "emotion", "corpus": "URDU", "model": "a", "protocol": "random"}, "1.json: task emotion, lacks calibration"),
+    ],
+)
+def test_neurons_that_cannot_be_drawn_together(tool, kept, second, message):
+    with pytest.raises(ValueError, match=message):
+        tool.makers(tool.read(kept(emotion("pts_snn"), second)))
 
 
 def test_a_missing_run_is_an_error_and_nothing_is_written(tmp_path):

@@ -1,10 +1,10 @@
-"""Rates that rise and fall: in a line over the updates, and as a cosine over the epochs."""
+"""Rates that rise and fall: in a line over the updates, and as a cosine or in lines over the epochs."""
 
 import pytest
 import torch
 
 from spikebrain.training.checkpoints import Checkpointer
-from spikebrain.training.schedules import CosineByEpoch, WarmRestarts, WarmupDecay
+from spikebrain.training.schedules import CosineByEpoch, CyclicByEpoch, WarmRestarts, WarmupDecay
 
 
 def rates(schedule, updates):
@@ -120,3 +120,67 @@ def test_warm_restarts_continue_where_they_were_saved(tmp_path):
 def test_warm_restarts_that_cannot_be(options, said):
     with pytest.raises(ValueError, match=said):
         WarmRestarts(lr=1.0, **options)
+
+
+def rmsprop():
+    return torch.optim.RMSprop([torch.nn.Parameter(torch.zeros(1))], lr=9.0, momentum=0.7)
+
+
+def test_a_cycle_is_that_of_torch_stepped_once_an_epoch_and_turns_its_momentum_too():
+    optimizer, ours = rmsprop(), rmsprop()
+    theirs = torch.optim.lr_scheduler.CyclicLR(optimizer, 5e-4, 1e-3, step_size_up=10)
+    schedule = CyclicByEpoch(lr=1e-3, lowest=5e-4, half_period=10, momentum=(0.8, 0.9))
+    schedule.plan(300, 100)
+    expected, seen = [], []
+    for _ in range(100):
+        expected += [(optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"])] * 3
+        optimizer.step()
+        theirs.step()
+        for _ in range(3):
+            schedule(ours)
+            seen.append((ours.param_groups[0]["lr"], ours.param_groups[0]["momentum"]))
+    for found, wanted in zip(zip(*seen), zip(*expected)):  # rates, then momenta
+        assert found == pytest.approx(wanted, rel=1e-12)
+    assert seen[0] == pytest.approx((5e-4, 0.9)) and seen[30] == pytest.approx((1e-3, 0.8)) and seen[60] == pytest.approx((5e-4, 0.9))
+
+
+def test_without_momenta_a_cycle_leaves_the_optimizer_its_own():
+    schedule, optimizer = CyclicByEpoch(lr=1.0, lowest=0.2, half_period=1), rmsprop()
+    schedule.plan(4, 4)
+    schedule(optimizer)
+    assert optimizer.param_groups[0]["momentum"] == 0.7
+    assert rates(schedule, 3) == pytest.approx([1.0, 0.2, 1.0])
+
+
+def test_a_cycle_continues_where_it_was_saved(tmp_path):
+    whole, first, second = (CyclicByEpoch(lr=1.0, lowest=0.5, half_period=3) for _ in range(3))
+    for schedule in (whole, first, second):
+        schedule.plan(20, 10)
+    wanted, begun = rates(whole, 20), rates(first, 7)
+    checkpointer = Checkpointer(tmp_path, {"schedule": first})
+    checkpointer.save_checkpoint()
+    Checkpointer(tmp_path, {"schedule": second}).recover_if_possible()
+    assert begun + rates(second, 13) == wanted
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"half_period": 0}, "half_period is 0"),
+        ({"lowest": 2.0}, "lowest is 2.0: give a rate from 0 to lr, 1.0"),
+        ({"momentum": (0.8, 1.0)}, "momentum is .0.8, 1.0.: give those"),
+        ({"momentum": (0.8,)}, "momentum is .0.8,.: give those"),
+    ],
+)
+def test_cycles_that_cannot_be(options, said):
+    with pytest.raises(ValueError, match=said):
+        CyclicByEpoch(lr=1.0, **options)
+
+
+def test_a_cycle_of_momenta_needs_an_optimizer_that_has_one():
+    schedule = CyclicByEpoch(lr=1.0, momentum=(0.8, 0.9))
+    schedule.plan(2, 2)
+    with pytest.raises(ValueError, match="momentum is .0.8, 0.9., but Adam has none"):
+        schedule(torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]))
+    with pytest.raises(RuntimeError, match="call plan"):
+        rates(CyclicByEpoch(lr=1.0), 1)
