@@ -1,6 +1,7 @@
 """Prints what a recipe's YAML, or a published size, would build; needs no data and leaves no file.
 
     python tools/describe.py recipes/LibriSpeech/hparams/iml_spikeformer.yaml [--key=value ...]
+    python tools/describe.py recipes/IEMOCAP/hparams/pts_snn.yaml --channels=768   # of features that a model in a folder gives
     python tools/describe.py --size iml_spikeformer_aishell_12 [--qk_bias=False]
     python tools/describe.py --size spikescr_1l_16_256 [--gate=False]
 
@@ -38,18 +39,22 @@ def main(argv=None):
 def recipe(path, overrides):
     """What the YAML file ``path`` with ``overrides`` (a dict) builds under ``modules``, or its front end and classifier.
 
-    Only what these need is built: no checkpointer, logger or tokenizer, so nothing touches the disk.
+    Where the overrides say ``channels`` and the file has no such key, features have so many, and no front end is built. Only what
+    these need is built: no checkpointer, logger or tokenizer, so nothing touches the disk.
     RecipeError, a ValueError, names a file or key that is not there.
     """
+    channels = overrides.get("channels")
     text = _networks_alone(path, overrides)
-    modules = _without_memory(lambda: _built(load_hyperpyyaml(text), path))
+    modules = _without_memory(lambda: _built(load_hyperpyyaml(text), path, channels))
     return {"yaml": str(path), "parameters": results.parameters(modules)}
 
 
-def _built(tree, path):
+def _built(tree, path, channels):
     """The modules of a recipe; a classifier is made for its front end's channels and its corpus's number of classes."""
     if "modules" in tree:
         return tree["modules"]
+    if "features" not in tree:
+        return {"classifier": tree["classifier"](input_size=channels, classes=_classes(tree, path))}
     features = tree["features"]
     if "frames" in tree:  # a front end that is made for a number of frames; others extract what is stored, and are not trained
         features = features(frames=tree["frames"][0] if isinstance(tree["frames"], list) else tree["frames"])
@@ -86,16 +91,21 @@ def _networks_alone(path, overrides):
     if not Path(path).is_file():
         raise keys.RecipeError(f"{path}: no such file")
     tree = keys.read(path)
+    stored = "channels" in overrides and "channels" not in tree and "features" in tree
+    overrides = {key: value for key, value in overrides.items() if key != "channels" or not stored}
     unknown = [key for key in overrides if key not in tree]
     if unknown:
         raise keys.RecipeError(f"--{unknown[0]}: {path} has no such key{did_you_mean(unknown[0], tree)}")
     if not {"modules", "classifier"} & set(tree):
         raise keys.RecipeError(f"{path}: lacks the key modules, there is nothing to describe")
     given = {key: "not-needed" for key, node in tree.items() if keys.is_placeholder(node)}
+    if "ssl_folder" in given.keys() - overrides.keys() and not stored:
+        what = "ssl_folder has no value, and its model's channels are read"
+        raise keys.RecipeError(f"{path}: {what}: pass --ssl_folder=... or --channels=768")
     with open(path, encoding="utf-8") as file:
         resolved = ruamel.yaml.YAML().load(resolve_references(file, {**given, **overrides}))
     text = io.StringIO()
-    wanted = NETWORKS[:1] if "modules" in tree else NETWORKS[1:]
+    wanted = NETWORKS[:1] if "modules" in tree else [key for key in NETWORKS[1:] if not (stored and key == "features")]
     ruamel.yaml.YAML().dump({key: resolved[key] for key in wanted if key in tree}, text)
     return text.getvalue()
 

@@ -47,9 +47,9 @@ Before it stand the fewest frames at which an arm's mean accuracy is at most {EQ
 """
 EMOTION = "emotion"
 EMOTION_LEGEND = """Emotions are recognised over folds, in each by a model that is trained for it. WA is the share of test utterances
-that are right, UA the mean recall of classes, WF1 the mean F1 of classes, each weighing as much as it has utterances; all are means over folds.
-Beside them stand the standard deviation between the folds of a run, as a mean over runs, and the WA of all folds together. Another
-partition, such as `+1` behind the protocol, has other folds.
+that are right, UA the mean recall of classes, WF1 the mean F1 of classes, each weighing as much as it has utterances; all are means
+over folds. Beside them stand the standard deviation between the folds of a run, as a mean over runs, and the WA of all folds together.
+Another partition, such as `+1` behind the protocol, has other folds.
 """
 EMPTY = "No run is kept yet. `python tools/results.py --keep RUN_FOLDER --protocol NAME` keeps one.\n"
 

@@ -291,6 +291,9 @@ def _run(row, recipe, seed, out):
 def _protocol(row):
     """What the runs of a row are filed under, by its options or by its recipe file."""
     given = {name: _value(name, text) for name, text in row.options.items()}
+    missing = [name for name, node in keys.read(row.yaml).items() if keys.is_placeholder(node) and name not in given]
+    if missing:
+        raise TableError(f"{row.yaml}: {missing[0]} has no value: pass --{missing[0]}=...")
     with open(row.yaml, encoding="utf-8") as file:
         tree = ruamel.yaml.YAML().load(hyperpyyaml.resolve_references(file, given))
     return str(tree.get("protocol", "default"))

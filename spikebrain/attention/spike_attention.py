@@ -46,15 +46,19 @@ def attention_weights(q, k, counts, options):
     -------
     Tensor (B, H, L, L), in float32 at least.
     """
-    weights = _before_last_mask(q, k, counts, options)
+    return weights_of(_products(q, k), q, counts, options)
+
+
+def weights_of(scores, q, counts, options):
+    """The same from raw ``scores`` (B, H, L, L), which it overwrites; ``q`` (..., d) says the width of a head, and the precision."""
+    weights = _before_last_mask(scores, q, counts, options)
     if options.score == "softmax" and options.hdm == "post_softmax":
         weights.mul_(decay_mask(weights.shape[-1], options.log_phi, weights))
     return weights
 
 
-def _before_last_mask(q, k, counts, options):
-    """:func:`attention_weights` up to the softmax; only "post_softmax" does anything after it."""
-    scores = _products(q, k)
+def _before_last_mask(scores, q, counts, options):
+    """:func:`weights_of` up to the softmax; only "post_softmax" does anything after it."""
     hidden = _hidden_keys(counts, scores, options.causal)
     if options.hdm == "log_bias" and options.score == "softmax":
         scores.mul_(_scale(q, counts, options)).add_(distances(scores.shape[-1], scores) * options.log_phi)
@@ -118,7 +122,7 @@ class _RepSSA(torch.autograd.Function):
         q, k, code, gain, counts = ctx.saved_tensors
         options = ctx.options
         v = split_heads(multilevel.decode(code, gain).to(grad.dtype), q.shape[1])
-        weights = _before_last_mask(q, k, counts, options)
+        weights = _before_last_mask(_products(q, k), q, counts, options)
         grad_weights = torch.matmul(grad, v.transpose(-2, -1)).to(weights.dtype)
         applied = weights
         if options.score == "softmax" and options.hdm == "post_softmax":

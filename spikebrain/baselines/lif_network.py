@@ -64,6 +64,8 @@ class LIFNetworkState(NamedTuple):
 class LIFLayer(nn.Module):
     """Linear layer, masked batch norm, LIF neurons, dropout."""
 
+    FOLDS = (("linear", ("norm",)),)
+
     def __init__(self, input_size, config):
         super().__init__()
         self.linear = nn.Linear(input_size, config.d_model, bias=False)
@@ -71,10 +73,14 @@ class LIFLayer(nn.Module):
 
     def forward(self, x, counts, state, kind):
         """(spikes (B, L, C), LIFState) of x (B, L, N), a ``kind`` of operand."""
+        spikes, state = self.neuron.run(self.current(x, counts, kind), counts, state, None, self.norm)
+        return self.dropout(spikes.value), state
+
+    def current(self, x, counts, kind):
+        """What the neurons hear of ``x`` (B, L, N), before the norm."""
         if operands.listening():
             operands.tell(self._product(x, counts, kind))
-        spikes, state = self.neuron.run(self.linear(x), counts, state, None, self.norm)
-        return self.dropout(spikes.value), state
+        return self.linear(x)
 
     def _product(self, x, counts, kind):
         rows, width = int(counts.sum()), self.linear.out_features

@@ -25,6 +25,7 @@ class DepthwiseConv(nn.Module):
             raise ValueError(f"kernel_size is {kernel_size}: choose an odd number of frames, so that the kernel has a middle")
         self.channels, self.kernel_size = channels, kernel_size
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
+        self.register_parameter("bias", None)  # a folded norm brings one
         nn.init.xavier_uniform_(self.weight)
 
     def extra_repr(self):
@@ -38,7 +39,8 @@ class DepthwiseConv(nn.Module):
         value, weight = spikes.value, self.weight
         if torch.is_autocast_enabled(value.device.type):
             value = value.to(torch.get_autocast_dtype(value.device.type))
-        return convolve(value, weight.to(value.dtype), groups=self.channels)
+        bias = None if self.bias is None else self.bias.to(value.dtype)
+        return convolve(value, weight.to(value.dtype), bias, groups=self.channels)
 
     def _product(self, spikes):
         """Taps that fall outside the utterance are counted, as a dense convolution computes them."""
@@ -73,11 +75,14 @@ class SeparableGatedConvolution(nn.Module):
         self.depthwise, self.depthwise_neuron = DepthwiseConv(d_model, kernel_size), normed(d_model, True)
         self.mix = SpikeLinear(d_model, 2 * d_model if gate else d_model)
         self.dropout = dropout
+        self.FOLDS = (("pointwise", ("pointwise_neuron",)), ("depthwise", ("depthwise_neuron",)))
         if gate:
+            self.FOLDS += (("mix", ("content_norm", "gate_input")), ("gate_linear", ("gate",)))
             self.content_norm, self.gate_input = MaskedBatchNorm(d_model), normed(d_model, False)
             self.gate_linear, self.gate = SpikeLinear(d_model, d_model), normed(d_model, False)
             self.output_neuron = neuron(d_model)
         else:
+            self.FOLDS += (("mix", ("output_neuron",)),)
             self.gate, self.output_neuron = None, normed(d_model, True)
 
     def forward(self, x, counts):
@@ -87,10 +92,15 @@ class SeparableGatedConvolution(nn.Module):
         if self.gate is None:
             return self.output_neuron.fire(hidden, counts)
         content, path = hidden.chunk(2, -1)
-        content = self.content_norm.normalise(content, counts)
+        if self.content_norm is not None:  # None once it is folded
+            content = self.content_norm.normalise(content, counts)
         gate = self.gate.fire(self.gate_linear(self.gate_input.fire(path, counts)), counts)
-        if operands.listening():
-            macs, passed = int(counts.sum()) * content.shape[-1], int(gate.level.sum())
-            operands.tell(operands.Product(self, "gate", operands.Kind.REAL, gate.kind, macs, passed))
-        gated = content * gate.value
+        gated = self.pass_through(content, gate)
         return self.output_neuron.fire(gated, counts, self.dropout.gain(gated))
+
+    def pass_through(self, content, gate):
+        """What of the real ``content`` (B, L, C) the spikes ``gate`` let pass."""
+        if operands.listening():
+            macs, passed = int(gate.counts.sum()) * content.shape[-1], int(gate.level.sum())
+            operands.tell(operands.Product(self, "gate", operands.Kind.REAL, gate.kind, macs, passed))
+        return content * gate.value

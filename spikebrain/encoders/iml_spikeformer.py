@@ -131,14 +131,16 @@ class RepSSA(nn.Module):
 
     def forward(self, x, counts):
         """Real (B, L, D) of normed membranes ``x`` (B, L, D)."""
-        q, k, values = self.project(x, counts)
-        if self.score == "linear" and self.linear_form == "scan":
-            y = spike_attention.repssa_linear_scan(q, k, values, self.options)
-        else:
-            y = spike_attention.repssa(q, k, values, self.options)
+        y = self.mix(*self.project(x, counts))
+        return self.out(self.sn_a.fire(y, counts))
+
+    def mix(self, q, k, values):
+        """Real (B, L, D): the spikes ``values`` mixed over frames by the scores of ``q`` and ``k`` (B, H, L, d_k)."""
         if operands.listening():
             self._tell(values)
-        return self.out(self.sn_a.fire(y, counts))
+        if self.score == "linear" and self.linear_form == "scan":
+            return spike_attention.repssa_linear_scan(q, k, values, self.options)
+        return spike_attention.repssa(q, k, values, self.options)
 
     def project(self, x, counts):
         """Queries and keys (B, H, L, d_k), real, and the spikes of the values."""
@@ -177,11 +179,14 @@ class SDSA3(nn.Module):
         spikes = self.sn_in.fire(x, counts)
         q, k = self.qk(spikes).chunk(2, -1)
         q, k, v = self.sn_q.fire(q, counts), self.sn_k.fire(k, counts), self.sn_v.fire(self.v(spikes), counts)
+        return self.out(self.sn_a.fire(self.mix(q, k, v), counts))
+
+    def mix(self, q, k, v):
+        """Real (B, L, D) of three trains of spikes."""
         if operands.listening():
             self._tell(q, k, v)
         heads = [spike_attention.split_heads(s.value, self.nhead) for s in (q, k, v)]
-        y = spike_attention.sdsa3(*heads, scale=heads[0].shape[-1] ** -0.5)
-        return self.out(self.sn_a.fire(y, counts))
+        return spike_attention.sdsa3(*heads, scale=heads[0].shape[-1] ** -0.5)
 
     def weights(self, x, counts):
         """SDSA-3 has no attention map."""

@@ -144,6 +144,8 @@ class SpikingShiftBlock(nn.Module):
     config : PTSSNNConfig
     """
 
+    FOLDS = (("linear", ("batch_norm",)),)
+
     def __init__(self, channels, out_channels, config):
         super().__init__()
         self.shifted = shifted_channels(channels, config.shift)

@@ -115,6 +115,8 @@ class SpikeSCRConfig(NeuronSwitches):
 class SpikeEmbedding(nn.Module):
     """SEM, Eq. 4: a convolution over three frames, and neurons."""
 
+    FOLDS = (("conv", ("neuron",)),)
+
     def __init__(self, input_size, config):
         super().__init__()
         self.input_kind, self.padded = operands.Kind(config.input_kind), config.paper_padding
@@ -123,20 +125,26 @@ class SpikeEmbedding(nn.Module):
 
     def forward(self, x, counts, valid):
         """Spikes of features ``x`` (B, L, N); ``valid`` (B,) are the frames that x has, ``counts`` those that fire."""
+        return self.neuron.fire(self.convolve(frames.zero_past(x, valid), valid), counts)
+
+    def convolve(self, x, valid):
+        """Currents (B, L, d_model) of ``x`` (B, L, N), 0 past ``valid`` (B,) frames."""
         if operands.listening():
             operands.tell(self._product(x, valid))
-        return self.neuron.fire(convolve(frames.zero_past(x, valid), self.conv.weight, self.conv.bias), counts)
+        return convolve(x, self.conv.weight, self.conv.bias)
 
     def _product(self, x, counts):
         macs = int(counts.sum()) * self.conv.weight.numel()
         events = None
         if self.input_kind is operands.Kind.LEVEL:
-            events = int(frames.zero_past(x, counts).sum()) * 3 * self.conv.out_channels
+            events = int(x.sum()) * 3 * self.conv.out_channels
         return operands.Product(self, "weight", self.input_kind, operands.Kind.REAL, macs, events)
 
 
 class RotarySpikingAttention(nn.Module):
     """SSA, Eq. 5-8, without its residual."""
+
+    FOLDS = (("qkv", ("qkv_neuron",)), ("out", ("out_neuron",)))
 
     def __init__(self, config):
         super().__init__()
@@ -151,11 +159,15 @@ class RotarySpikingAttention(nn.Module):
     def forward(self, x, counts, valid):
         """Spikes of the declared stream ``x``; keys past ``valid`` (B,) frames are not attended to."""
         q, k, v = self.project(x, counts, valid)
+        y = self.mix(q, k, v) * (x.value.shape[-1] // self.nhead) ** -0.5
+        return self.out_neuron.fire(self.out(self.attention_neuron.fire(y, counts, self.dropout.gain(y))), counts)
+
+    def mix(self, q, k, v):
+        """Integers (B, L, D) of three trains of spikes."""
         if operands.listening():
             self._tell(q, k, v)
         heads = [split_heads(train.value, self.nhead) for train in (q, k, v)]
-        y = merge_heads(spike_products(*heads, self.order)) * heads[0].shape[-1] ** -0.5
-        return self.out_neuron.fire(self.out(self.attention_neuron.fire(y, counts, self.dropout.gain(y))), counts)
+        return merge_heads(spike_products(*heads, self.order))
 
     def project(self, x, counts, valid):
         """Spikes of queries, keys and values, positions told."""
@@ -216,6 +228,8 @@ def spike_products(q, k, v, order="scores"):
 
 class SpikeSCRMLP(nn.Module):
     """Two linear layers without bias, each with a norm and neurons behind it."""
+
+    FOLDS = (("up", ("up_neuron",)), ("down", ("down_neuron",)))
 
     def __init__(self, config):
         super().__init__()

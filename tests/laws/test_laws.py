@@ -22,10 +22,10 @@ LIVELY = {"pts_snn_literal": 8}  # by the letter of its paper it is silent; othe
 READ_REAL = ("pts_snn_no_attention", "pts_snn_only_shift")  # their spikes are added to a real stream: only the readout behind reads spikes
 
 
-def build(entry):
+def build(entry, **switches):
     """A small instance in float64 with lively weights, its statistics calibrated by three training batches."""
     torch.manual_seed(0)
-    model = entry.constructor(channels=16) if entry.kind == "neuron" else entry.constructor(**ENCODER)
+    model = entry.constructor(channels=16) if entry.kind == "neuron" else entry.constructor(**ENCODER, **switches)
     model = model.double().train()
     with torch.no_grad():
         for parameter in model.parameters():

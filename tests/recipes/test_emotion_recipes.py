@@ -309,6 +309,11 @@ def test_a_sweep_adds_to_what_a_file_gives_an_encoder(built):
     assert (config.num_prompts, config.bias_scale, config.d_model) == (2, 0.9, 128)
 
 
+def test_another_layer_of_a_model_is_an_override(built):
+    assert built("URDU", "pts_snn")["features"].layer is None
+    assert built("URDU", "pts_snn", features={"layer": 1})["features"].layer == 1
+
+
 @pytest.mark.parametrize("name, baseline", [("pts_snn", "vanilla_snn"), (MINI, "vanilla_snn_mini")])
 def test_the_vanilla_network_is_trained_as_pts_snn_is(checkout, name, baseline):
     one, two = (ruamel.yaml.YAML().load(checkout / "recipes" / "URDU" / "hparams" / f"{file}.yaml") for file in (name, baseline))

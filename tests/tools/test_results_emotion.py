@@ -95,7 +95,7 @@ def test_a_row_has_means_over_folds_their_spread_and_all_folds_together(page):
         "parameters": "1,000", "firing rate": "-", "encoder_blocks": "-", "encoder+frontend": "-", "full": "-",
     }  # fmt: skip
     assert (other["WA between folds"], other["UA between folds"], other["pooled WA"]) == ("-", "-", "81.00")
-    assert text.count("all are means over folds") == 1 and text.count("## URDU, random\n") == 1
+    assert text.count("Emotions are recognised over folds") == 1 and text.count("## URDU, random\n") == 1
 
 
 def test_random_folds_are_said_to_leak(page):

@@ -232,10 +232,17 @@ def test_a_table_that_is_none_is_refused(tool, toy, tmp_path, capsys, text, said
     assert tool.main(arguments) == 1 and said in capsys.readouterr().err
 
 
-def test_yaml_that_no_row_would_take_is_refused(tool, capsys):
-    arguments = [str(URDU / "tables" / "comparison.yaml"), "--recipe=URDU", "--output_folder=x", "--seeds=1", "--yaml=hparams/pts_snn.yaml"]
+def test_yaml_that_no_row_would_take_is_refused(tool, toy, tmp_path, capsys):
+    (tmp_path / "table.yaml").write_text("rows: {a: {yaml: hparams/net.yaml}, b: {yaml: hparams/net.yaml}}")
+    assert tool.main([str(tmp_path / "table.yaml"), *words(toy)[1:], "--seeds=1", "--yaml=hparams/mat.yaml"]) == 1
+    assert "--yaml: hparams/mat.yaml would be nobody's: every row of the table names its own" in capsys.readouterr().err
+
+
+def test_what_a_recipe_cannot_do_without_is_asked_for_before_anything_runs(tool, tmp_path, capsys):
+    arguments = [str(URDU / "tables" / "comparison.yaml"), "--recipe=URDU", f"--output_folder={tmp_path / 'out'}", "--seeds=1"]
     assert tool.main(arguments) == 1
-    assert "--yaml: hparams/pts_snn.yaml would be nobody's: every row of the table names its own" in capsys.readouterr().err
+    assert "pts_snn_mini.yaml: data_folder has no value: pass --data_folder=..." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # The tables of this repository.
@@ -280,12 +287,17 @@ def test_sweeps_change_one_number_and_nothing_else(tool, tasks):
     assert prompts["pts_snn_mini_prompts_4"] == plain == scales["pts_snn_mini_bias_0.5"]
 
 
-def test_the_comparison_has_recipe_files_for_every_row(tool, tasks):
+def test_rows_of_the_comparison_are_what_their_names_say(tool, tasks):
     rows = tool.choose(tool.read(URDU / "tables" / "comparison.yaml"), URDU / "train.py", None, None, {})
     hparams = {row.name: built(row, tasks) for row in rows}
-    assert [hparams[f"pts_snn_mini_norm_{norm}"]["encoder_kwargs"]["input_norm"] for norm in ("global", "none")] == ["global", "none"]
-    assert hparams["pts_snn_mini_no_prompts"]["encoder"] == "pts_snn_no_prompts" and all(row.model == row.name for row in rows)
-    assert {"vanilla_snn_mini", "linear_head_mini", "regression"} < set(hparams)
+    assert all(row.model == row.name for row in rows)  # what they are kept as
+    assert len({(row.yaml, *sorted(row.options.items())) for row in rows}) == len(rows)
+    assert {"pts_snn_mini", "vanilla_snn_mini", "linear_head_mini", "regression"} <= set(hparams)
+    for part in ("no_prompts", "no_attention", "only_shift"):
+        assert hparams[f"pts_snn_mini_{part}"]["encoder"] == f"pts_snn_{part}"
+    for name in (name for name in hparams if name.endswith(("_layer", "_none", "_global"))):
+        norm = name.rpartition("_")[2]
+        assert hparams[name]["input_norm"] == norm == hparams[name].get("encoder_kwargs", {"input_norm": norm})["input_norm"]
 
 
 @pytest.mark.parametrize("name", ["pts_snn_ablations", "pts_snn_prompts", "pts_snn_bias"])

@@ -1,0 +1,23 @@
+"""From a trained network to the one that spike-driven hardware runs, step by step; each step returns a new network.
+
+    driven = convert.unroll_levels(convert.fold_batchnorm(convert.reparameterise(encoder.eval())))
+    run = convert.simulate(driven, x, lengths)        # event by event: the trained network's spikes, and what was added for them
+"""
+
+from spikebrain.convert.fold import fold_batchnorm
+from spikebrain.convert.ready import ConversionError, check
+from spikebrain.convert.reparameterise import FusedRepSSA, reparameterise
+from spikebrain.convert.simulate import Simulation, convert, simulate
+from spikebrain.convert.unroll import unroll_levels
+
+__all__ = [
+    "ConversionError",
+    "FusedRepSSA",
+    "Simulation",
+    "check",
+    "convert",
+    "fold_batchnorm",
+    "reparameterise",
+    "simulate",
+    "unroll_levels",
+]

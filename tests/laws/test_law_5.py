@@ -1,0 +1,125 @@
+"""Law 5: what runs on binary events gives the trained network's spikes, one for one, and adds as often as was worked out."""
+
+import sys
+
+import pytest
+import torch
+from test_laws import batch, build, lengths_of
+
+from spikebrain import convert, operands, registry
+from spikebrain.convert import events, unroll
+from spikebrain.convert.reparameterise import fuse
+
+SPIKING = registry.entries("neuron") + registry.entries("encoder")
+
+
+def heard(network, x, lengths):
+    """(out, layer -> spikes, (layer, part) -> accumulates, (layer, part) -> macs of products without a spike) of a plain run."""
+    names = {module: name for name, module in network.named_modules()}
+    spikes, accumulates, macs = {}, {}, {}
+
+    def hear(event):
+        name = names[event.module]
+        if isinstance(event, operands.Firing):
+            spikes[name] = spikes.get(name, 0) + event.counts
+        else:
+            table, number = (macs, event.macs) if event.accumulates is None else (accumulates, event.accumulates)
+            table[name, event.part] = table.get((name, event.part), 0) + number
+
+    with torch.no_grad(), operands.listen(hear):
+        out = network(x, lengths)[0]
+    return out, spikes, accumulates, macs
+
+
+def check_equal(network, driven, x, lengths):
+    out, spikes, accumulates, macs = heard(network, x, lengths)
+    run = convert.simulate(driven, x, lengths)
+    assert sum(float(counts.sum()) for counts in spikes.values()) > 0
+    assert set(run.spikes) == set(spikes)
+    for name, counts in spikes.items():
+        assert torch.equal(run.spikes[name], counts), name
+    assert torch.allclose(run.out, out, atol=1e-10)
+    return run, accumulates, macs
+
+
+@pytest.mark.parametrize("entry", SPIKING, ids=lambda e: e.name)
+def test_law_5_events_give_the_same_spikes_and_count_the_same(entry):
+    network, x = build(entry), batch(entry)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    lengths = lengths_of(x, x.shape[1])
+    run, accumulates, macs = check_equal(network, convert.convert(network), x, lengths)
+    assert run.accumulates == accumulates and run.macs == macs
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("entry", [e for e in SPIKING if "iml" in e.name and "sdsa3" not in e.name], ids=lambda e: e.name)
+@pytest.mark.parametrize("biases", [False, True])
+def test_law_5_with_one_matrix_a_head(entry, biases):
+    network = build(entry, qk_bias=biases)
+    x = batch(entry)
+    lengths = lengths_of(x, x.shape[1])
+    fused = convert.reparameterise(network)
+    out, spikes, *_ = heard(network, x, lengths)
+    fused_out, fused_spikes, accumulates, macs = heard(fused, x, lengths)
+    assert torch.allclose(out, fused_out, atol=1e-10) and not macs
+    assert all(torch.equal(fused_spikes[name], counts) for name, counts in spikes.items())
+    run, *_ = check_equal(network, convert.unroll_levels(fused), x, lengths)
+    assert run.accumulates == accumulates and not run.macs
+
+
+# Each of these is a mistake that is easily made; the law has to notice it.
+
+
+IML = registry.entry("iml_spikeformer")
+
+
+def assert_caught(network, driven, x):
+    with pytest.raises(AssertionError):
+        check_equal(network, driven, x, lengths_of(x, x.shape[1]))
+
+
+def test_law_5_catches_a_bias_in_every_micro_step(monkeypatch):
+    network, x, project = build(IML), batch(IML), events.project
+
+    def often(spikes, weight, bias=None):
+        out, added = project(spikes, weight)
+        return (out if bias is None else out + spikes.levels * bias), added
+
+    monkeypatch.setattr(events, "project", often)
+    assert_caught(network, convert.convert(network), x)
+
+
+def test_law_5_catches_one_matrix_for_all_heads(monkeypatch):
+    network, x = build(IML), batch(IML)
+
+    def joined(qk, heads):
+        return fuse(qk, 1).expand(heads, -1, -1).clone()
+
+    monkeypatch.setattr(sys.modules[convert.FusedRepSSA.__module__], "fuse", joined)
+    assert_caught(network, convert.convert(convert.reparameterise(network)), x)
+
+
+def test_law_5_catches_scores_of_single_micro_steps(monkeypatch):
+    network, x = build(IML), batch(IML)
+
+    def scores(self, spikes):
+        total = 0
+        for step in range(1, spikes.levels + 1):
+            s = (spikes.level >= step).to(spikes.value.dtype).unsqueeze(1) * spikes.gain
+            total = total + torch.matmul(torch.matmul(s, self.fused), s.transpose(-2, -1))
+        return total
+
+    monkeypatch.setattr(unroll.DrivenFusedRepSSA, "scores", scores)
+    assert_caught(network, convert.convert(convert.reparameterise(network)), x)
+
+
+def test_law_5_catches_neurons_that_fire_while_they_integrate(monkeypatch):
+    network, x, fire = build(IML), batch(IML), unroll.IntegrateThenFire._spikes
+
+    def early(self, x, *rest, **more):
+        spikes = fire(self, x, *rest, **more)
+        level = fire(self, x / 2, *rest, **more).level + fire(self, x - x / 2, *rest, **more).level  # half the input at a time
+        return spikes._replace(value=level * spikes.gain, code=level.to(torch.uint8))
+
+    monkeypatch.setattr(unroll.IntegrateThenFire, "_spikes", early)
+    assert_caught(network, convert.convert(network), x)
