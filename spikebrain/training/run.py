@@ -146,7 +146,10 @@ def load(file, overrides, corpus, task):
         raise keys.RecipeError(f"{file}: {missing[0]} has no value: pass --{missing[0]}=...")
     with open(file, encoding="utf-8") as stream:
         # keys.check has seen the overrides; the host's own check would refuse a new entry of a dict, such as encoder_kwargs.
-        hparams = load_hyperpyyaml(stream, overrides, overrides_must_match=False)
+        try:
+            hparams = load_hyperpyyaml(stream, overrides, overrides_must_match=False)
+        except (ValueError, ImportError, OSError) as error:  # what a constructor refuses, such as a folder without a model
+            raise keys.RecipeError(f"{file}: {error}") from error
     keys.require(hparams, NEEDED | task.NEEDED, file)
     return {**OPTIONAL, **options_of(corpus), **task.OPTIONAL, **hparams}
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from spikebrain.data import folds
-from spikebrain.training import emotion, hooks, keys
+from spikebrain.training import emotion, emotion_regression, hooks, keys, predictions
 from spikebrain.training.run import load, run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
@@ -73,15 +73,14 @@ def train(checkout, shrunk, twins, tmp_path, monkeypatch):
             "data_folder": twins(corpus),
             "output_folder": folder,
             "cache_folder": tmp_path / "features",
-            "batch_size": 8,
-            "eval_batch_size": 16,
+            **({} if name == "regression" else {"batch_size": 8, "eval_batch_size": 16}),
             **overrides,
         }
         words = shrunk(recipe / "hparams" / f"{name}.yaml", **own)
         with monkeypatch.context() as patch:
             if not pictures:
                 patch.setattr(hooks, "draw", lambda *those: None)
-            run(str(recipe / "train.py"), corpus_of(corpus), emotion, [*words, *options])
+            run(str(recipe / "train.py"), corpus_of(corpus), (emotion, emotion_regression), [*words, *options])
         return json.loads((folder / "results.json").read_text())
 
     return go
@@ -224,6 +223,28 @@ def test_calibration_is_measured_before_and_after(train):
     assert any(name.startswith("readout") for name in layers) and fold["calibration"]["trained"]["1"]["WA"] == pytest.approx(
         fold["metrics"]["test"]["WA"]
     )
+
+
+@pytest.mark.parametrize("corpus", in_full(CORPORA, "URDU"))
+def test_the_regression_is_fitted_over_the_same_folds(train, twins, tmp_path, corpus):
+    results = train(corpus, name="regression")
+    assert (results["task"], results["model"]) == ("emotion", "regression")
+    classes = len(results["labels"])
+    assert results["parameters"]["total"] == classes * 2 * 40 + classes
+    utterances = corpus_of(corpus).read(str(twins(corpus)), folds.SPLIT)
+    plan = folds.make(utterances, corpus_of(corpus).CORPUS.settings["folds"], results["protocol"])
+    assert [(fold["fold"], fold["digest"]) for fold in results["folds"]] == [(fold.name, fold.digest) for fold in plan]
+    named = predictions.read(tmp_path / "run")
+    assert sorted(p.id for p in named) == sorted(u.id for u in utterances)
+    right = sum(p.label == p.predicted for p in named)
+    assert results["pooled"]["test"]["WA"] == pytest.approx(100 * right / len(named))
+    again = train(corpus, name="regression", folder=tmp_path / "again", seed=2)
+    assert again["confusion"] == results["confusion"]  # nothing is drawn
+
+
+def test_a_folder_without_a_model_is_one_message(train, tmp_path):
+    with pytest.raises(keys.RecipeError, match=r"pts_snn.yaml: .*none"):
+        train("URDU", name="pts_snn", ssl_folder=tmp_path / "none")
 
 
 @pytest.mark.parametrize(
