@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from results import markdown
+from tables import markdown
 
 from spikebrain.data.manifest import DataError, write_atomic
 from spikebrain.training import bootstrap
@@ -47,7 +47,8 @@ def compare(folders, without=(), draws=10_000, seed=0):
     Returns
     -------
     dict
-        ``draws``, ``seed``, ``level`` of the intervals, and ``found``, a list of what is found, each with ``without``, a list.
+        ``draws``, ``seed``, ``level`` of the intervals, ``runs``, what the runs say of themselves, and ``found``, a list of what is
+        found, each with ``without``, a list.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def compare(folders, without=(), draws=10_000, seed=0):
     counts = bootstrap.count(models)
     chosen = [[], list(without)] if without else [[]]
     found = [{"without": left, **bootstrap.compare(counts.without(left), draws, seed)} for left in chosen]
-    return {"draws": draws, "seed": seed, "level": bootstrap.LEVEL, "found": found}
+    return {"draws": draws, "seed": seed, "level": bootstrap.LEVEL, "runs": bootstrap.said(folders), "found": found}
 
 
 def show(found, report):

@@ -2,7 +2,7 @@
 
     python tools/results.py                                   # writes recipes/README.md
     python tools/results.py --check                           # fails when it is out of date
-    python tools/results.py --keep RUN_FOLDER --protocol NAME # keeps a run's results.json
+    python tools/results.py --keep RUN_FOLDER --protocol NAME # keeps a run's results.json, but for histograms of currents
 
 A kept run lies in ``recipes/<Corpus>/results/<model>-<protocol>-<seed>.json`` and holds no
 absolute, user or host path.
@@ -20,6 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import bootstrap
+from tables import markdown, mean, spread
+
 from spikebrain.data.manifest import write_atomic
 from spikebrain.energy import SCOPES, saving
 from spikebrain.training import arms
@@ -31,7 +34,8 @@ OVER_FOLDS = ("cut", "folds", "spread", "pooled", "leaks")  # needed too of runs
 HEAD = """# Results
 
 Made by `python tools/results.py` from the runs in `recipes/<Corpus>/results/`; not written by hand. Every file there holds the
-command, the commit, the versions and the hardware of its run.
+command, the commit, the versions and the hardware of its run. Comparisons of models, where there are some, lie in
+`recipes/<Corpus>/comparisons/`, written by `python tools/bootstrap.py --out`.
 """
 LEGEND = """Error rates and accuracies are in percent. Over n runs that differ in their seed only, mean and standard deviation between runs
 are given. Energy is that of one utterance in mJ, in brackets that of the twin without spikes{prices}; each scope holds the one
@@ -51,6 +55,18 @@ that are right, UA the mean recall of classes, WF1 the mean F1 of classes, each 
 over folds. Beside them stand the standard deviation between the folds of a run, as a mean over runs, and the WA of all folds together.
 Another partition, such as `+1` behind the protocol, has other folds.
 """
+# Column of the table of gains -> where its number lies.
+GAINS = {
+    "WA": ("WA",),
+    "hidden silent": ("hidden", "silent"),
+    "hidden saturated": ("hidden", "saturated"),
+    "hidden rate": ("hidden", "rate"),
+    "output silent": ("output", "silent"),
+    "output saturated": ("output", "saturated"),
+}
+GAINS_LEGEND = """Features multiplied with a gain after they were normalised, in percent, before > after training (which was at gain 1):
+WA of all folds together, and of all pairs of utterance and neuron the share that never fires (silent), that fires in 99 % of its frames
+or more (saturated), and the firing rate; hidden neurons and those of the classes (output) apart."""
 EMPTY = "No run is kept yet. `python tools/results.py --keep RUN_FOLDER --protocol NAME` keeps one.\n"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
@@ -99,7 +115,7 @@ def keep(folder, protocol, root=ROOT):
         Without results, with a key missing, with a path of one machine in it, for a corpus that has no recipe, or where another
         run with this model, protocol and seed is kept, or one with other folds under this protocol.
     """
-    run = _read(Path(folder) / "results.json")
+    run = _lean(_read(Path(folder) / "results.json"))
     if protocol:
         run["protocol"] = protocol
     target = root / "recipes" / str(run.get("corpus")) / "results" / _file_name(run, folder)
@@ -112,6 +128,15 @@ def keep(folder, protocol, root=ROOT):
     target.parent.mkdir(exist_ok=True)
     write_atomic(target, json.dumps(run, indent=2) + "\n")
     return target
+
+
+def _lean(run):
+    """A run without what it says of single layers at each gain, which is most of its size and stays in its folder."""
+    if "calibration" in run:
+        states = run["calibration"].items()
+        lean = {s: {g: {k: v for k, v in at.items() if k != "layers"} for g, at in gains.items()} for s, gains in states}
+        run = {**run, "calibration": lean}
+    return run
 
 
 def kept(root=ROOT):
@@ -136,7 +161,16 @@ def render(root=ROOT):
     parts += [EMOTION_LEGEND] if any(map(_over_folds, runs)) else []
     for place, members in _grouped(runs, lambda run: (run["corpus"], run["protocol"])):
         parts.append(_section(*place, members))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_comparisons(root)])
+
+
+def _comparisons(root):
+    """A section for each kept comparison of models."""
+    for path in sorted(root.glob("recipes/*/comparisons/*.json")):
+        report = _read(path)
+        of = [f"{run['model']} ({run['protocol']}, seed {run['seed']})" for run in report["runs"]]
+        tables = "\n\n".join(bootstrap.show(found, report) for found in report["found"])
+        yield f"## {path.parent.parent.name}, models compared: {path.stem}\n\n{tables}\n\nOf {len(of)} runs: {', '.join(of)}.\n"
 
 
 def _prices(runs):
@@ -155,14 +189,10 @@ def _section(corpus, protocol, runs):
     table = markdown(header, [_row(model, members, columns) for model, members in models])
     tables = [table, *(_arms(model, _distilled(members)) for model, members in models if _distilled(members))]
     tables += [_cut(runs)] if any(map(_over_folds, runs)) else []
+    looked = [run for run in runs if run.get("calibration")]
+    tables += [GAINS_LEGEND, _gains(looked)] if looked else []
     commands = "\n".join(f"- {model}: {command}" for model, members in models for command in _commands(members))
     return "\n\n".join([f"## {corpus}, {protocol}", _data(runs), *tables, commands]) + "\n"
-
-
-def markdown(header, rows):
-    """A table in Markdown, of lists of str; the first column to the left, all others to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _distilled(runs):
@@ -182,7 +212,7 @@ def _arms(model, runs):
     rows = []
     for arm in dict.fromkeys(arm for run in runs for arm in run["arms"]):
         accuracy = [spread(scores[split].get(arm, {}).get(number), "{:.2f}") for split in splits for number in frames]
-        cost = [_mean(costs.get(arm, {}).get(number), "{:.3g}") for number in frames]
+        cost = [mean(costs.get(arm, {}).get(number), "{:.3g}") for number in frames]
         ahead = [_ahead(runs, arm, split, frames[-1]) for split in splits]
         fewest = [_fewest(scores[split].get(arm, {}), costs.get(arm, {}), frames[0]) for split in splits]
         rows.append([arm, str(sum(arm in run["arms"] for run in runs)), *accuracy, *cost, *fewest, *ahead])
@@ -235,7 +265,7 @@ def _scores(runs):
 def _folds(runs):
     """Columns, as of :func:`_scores`, that only runs over folds have."""
     names = dict.fromkeys(name for run in runs if _over_folds(run) for name in run["metrics"]["test"])
-    between = [(f"{name} between folds", _reader("spread", "test", name), _mean) for name in names]
+    between = [(f"{name} between folds", _reader("spread", "test", name), mean) for name in names]
     return between + ([("pooled WA", _reader("pooled", "test", "WA"), spread)] if names else [])
 
 
@@ -305,6 +335,22 @@ def _lacking(run):
         yield f"Test lacks classes in {len(folds)} of {len(run['folds'])} folds ({', '.join(folds)}); UA is that of the others."
 
 
+def _gains(runs):
+    """What features of another level do to neurons: a row a model and gain, each number before and after training."""
+    rows = []
+    for model, members in _grouped(runs, lambda run: run["model"]):
+        for gain in members[0]["calibration"]["trained"]:
+            rows.append([model, gain, *(_before_and_after(members, gain, *path) for path in GAINS.values())])
+    return markdown(["model", "gain", *GAINS], rows)
+
+
+def _before_and_after(runs, gain, *path):
+    """Mean over runs, untrained > trained, in percent."""
+    values = [[_reader("calibration", state, gain, *path)(run) for run in runs] for state in ("untrained", "trained")]
+    scale = 1 if path == ("WA",) else 100
+    return " > ".join(mean([scale * value for value in those], "{:.1f}") for those in values)
+
+
 def _energy(runs, scope):
     costs = [run["energy"][scope] for run in runs if scope in (run.get("energy") or {})]
     if not costs:
@@ -317,16 +363,6 @@ def _firing_rate(layers):
     """Mean over all neurons of all layers."""
     neurons = sum(layer["channels"] for layer in layers.values())
     return sum(layer["mean"] * layer["channels"] for layer in layers.values()) / neurons
-
-
-def _mean(values, form):
-    return form.format(statistics.fmean(values)) if values else "-"
-
-
-def spread(values, form):
-    """Mean and, of more than one value, standard deviation, each written as ``form`` says; - of none."""
-    mean = _mean(values, form)
-    return f"{mean} ± {form.format(statistics.stdev(values))}" if values and len(values) > 1 else mean
 
 
 def _commands(runs):

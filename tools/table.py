@@ -36,7 +36,7 @@ import ruamel.yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from results import markdown, spread
+from tables import markdown, spread
 
 from spikebrain.data.manifest import DataError, write_atomic
 from spikebrain.spelling import did_you_mean

@@ -57,6 +57,9 @@ def _by_gain(axes, calibration, group, title):
 
 def _currents(axes, calibration, title):
     plain(axes, title, "current (thresholds)", "% of frames and neurons")
+    if not all("layers" in at for found in calibration.values() for at in found.values()):
+        axes.text(0.5, 0.5, "not kept: name the run's folder", transform=axes.transAxes, ha="center", fontsize=8, color=INK)
+        return
     for state, found in calibration.items():
         gain = min(found, key=lambda gain: abs(np.log(float(gain))))
         layers = [layer for name, layer in found[gain]["layers"].items() if not name.startswith("readout.output")]

@@ -84,6 +84,13 @@ def read(folders):
     return models
 
 
+def said(folders):
+    """What the runs in ``folders`` say of themselves: a list of dicts with corpus, model, protocol, partition, seed and commit."""
+    runs = map(_results, folders)
+    keys = ("corpus", "model", "protocol", "seed", "commit")
+    return [{**{key: run.get(key) for key in keys}, "partition": run["cut"]["partition"]} for run in runs]
+
+
 def count(models):
     """The Counts of models.
 

@@ -164,3 +164,32 @@ def test_other_tasks_have_no_sentences_about_folds(page):
     run = {key: value for key, value in emotion().items() if key not in ("cut", "folds", "leaks", "spread", "pooled")}
     text = page(run | {"task": "classify"})
     assert "Tested on" not in text and "between folds" not in text and "pooled" not in text
+
+
+def shares(silent):
+    return {"rate": 0.2, "silent": silent, "saturated": 0.05, "layers": "heavy"}
+
+
+def test_gains_have_a_table_and_kept_runs_are_lean(page, checkout):
+    def calibration(silent):
+        at = {"WA": 80.0, "hidden": shares(silent), "output": shares(0.5), "layers": {"a": {"current": [1] * 1000}}}
+        return {"untrained": {"0.1": at | {"WA": 25.0}, "1": at}, "trained": {"0.1": at, "1": at}}
+
+    text = page(emotion(calibration=calibration(0.3)), emotion(seed=2, calibration=calibration(0.4)), emotion(model="plain"))
+    assert "| pts_snn_mini | 0.1 | 25.0 > 80.0 | 35.0 > 35.0 | 5.0 > 5.0 | 20.0 > 20.0 | 50.0 > 50.0 | 5.0 > 5.0 |" in text
+    assert "| plain | 0.1" not in text
+    kept = json.loads((checkout / "recipes" / "URDU" / "results" / "pts_snn_mini-random-1.json").read_text())
+    assert set(kept["calibration"]["trained"]["1"]) == {"WA", "hidden", "output"}
+
+
+def test_comparisons_are_written_out(page, checkout):
+    own = {metric: {"value": 50.0, "low": 40.0, "high": 60.0} for metric in ("WA", "UA")}
+    found = {"without": ["SM5"], "speakers": 28, "utterances": 320, "models": {"a": {"runs": 9, **own}, "b": {"runs": 9, **own}}}
+    found["differences"] = [{"first": "a", "second": "b", **own}]
+    runs = [{"model": name, "protocol": "speaker", "seed": 1} for name in "ab"]
+    (checkout / "recipes" / "URDU" / "comparisons").mkdir()
+    place = checkout / "recipes" / "URDU" / "comparisons" / "speaker.json"
+    place.write_text(json.dumps({"draws": 100, "seed": 0, "level": 0.95, "runs": runs, "found": [found]}))
+    text = page(emotion())
+    assert "## URDU, models compared: speaker" in text and "without SM5" in text
+    assert "| a - b | +50.00 [+40.00, +60.00] |" in text and "Of 2 runs: a (speaker, seed 1), b (speaker, seed 1)." in text

@@ -51,6 +51,14 @@ def test_the_picture_has_a_row_for_each_model():
     assert heights.tolist() == [50.0]
 
 
+def test_a_kept_run_has_no_currents_and_is_drawn_without():
+    pytest.importorskip("matplotlib")
+    found = calibration.together(REPORTS)
+    lean = {state: {gain: {k: v for k, v in at.items() if k != "layers"} for gain, at in gains.items()} for state, gains in found.items()}
+    axes = plots.neuron_health({"pts": lean}).axes
+    assert axes[0].lines and not axes[2].patches and "run's folder" in axes[2].texts[0].get_text()
+
+
 def test_a_run_that_did_not_look_is_said():
     with pytest.raises(ValueError, match="--gains"):
         plots.neuron_health({})
