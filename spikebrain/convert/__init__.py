@@ -2,8 +2,10 @@
 
     driven = convert.unroll_levels(convert.fold_batchnorm(convert.reparameterise(encoder.eval())))
     run = convert.simulate(driven, x, lengths)        # event by event: the trained network's spikes, and what was added for them
+    print(convert.audit(driven, x, lengths))        # every product with the kinds of its operands, and what else is computed
 """
 
+from spikebrain.convert.audit import Audit, audit
 from spikebrain.convert.fold import fold_batchnorm
 from spikebrain.convert.ready import ConversionError, check
 from spikebrain.convert.reparameterise import FusedRepSSA, reparameterise
@@ -11,9 +13,11 @@ from spikebrain.convert.simulate import Simulation, convert, simulate
 from spikebrain.convert.unroll import unroll_levels
 
 __all__ = [
+    "Audit",
     "ConversionError",
     "FusedRepSSA",
     "Simulation",
+    "audit",
     "check",
     "convert",
     "fold_batchnorm",

@@ -146,8 +146,11 @@ def _columns(events):
 
 
 def _worth(rows, spikes, b, c):
-    """``rows`` (n, ...) times what a spike of its channel is worth, which folds into the weights: 1, or a constant of the channel."""
-    gain = spikes.gain
+    """``rows`` (n, ...) times what a spike of its channel is worth, which folds into the weights: 1, or a constant of the channel.
+
+    In float32 at least, as what they are added to.
+    """
+    rows, gain = rows.to(torch.promote_types(rows.dtype, torch.float32)), spikes.gain
     if gain is None or bool((gain == 1).all()):
         return rows
     gain = gain[c] if gain.dim() == 1 else gain[b, 0, c]

@@ -90,6 +90,8 @@ def reparameterise(network):
     """
     check(network)
     network = copy.deepcopy(network)
+    if isinstance(network, RepSSA):
+        return FusedRepSSA(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, RepSSA):

@@ -7,7 +7,7 @@ import torch
 
 from spikebrain import operands
 from spikebrain.convert.fold import fold_batchnorm
-from spikebrain.convert.unroll import unroll_levels
+from spikebrain.convert.unroll import check_unrolled, unroll_levels
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,13 @@ def simulate(network, x, lengths=None):
     -------
     Simulation
         Sums over valid frames; ``out`` is the first value where forward returns several.
+
+    Raises
+    ------
+    ConversionError
+        For a network that was not unrolled, or is in training mode; for counts of events that are none.
     """
+    check_unrolled(network)
     names = {module: name for name, module in network.named_modules()}
     spikes, accumulates, macs = {}, defaultdict(int), defaultdict(int)
 

@@ -228,19 +228,41 @@ def unroll_levels(network):
     return network
 
 
+def check_unrolled(network):
+    """Refuses what :func:`unroll_levels` has not given: run densely, it would equal itself and prove nothing.
+
+    Raises
+    ------
+    ConversionError
+        As for :func:`spikebrain.convert.ready.check`; and for a layer that is not unrolled. The message names it.
+    """
+    check(network)
+    for name, module in network.named_modules():
+        if _driven(type(module)) is not type(module):
+            what = f"{name or 'the network'} ({type(module).__name__}) is not unrolled"
+            raise ConversionError(f"{what}: convert(network), or unroll_levels(network), first")
+
+
 @functools.cache
 def _driven(kind):
     """The class that stands for ``kind``: a layer keeps its parameters, and its name in the network."""
     if kind in DRIVEN:
         return DRIVEN[kind]
-    if issubclass(kind, LIF):  # also those that learn their decay, or begin anew at every frame
+    if issubclass(kind, LIF) and not issubclass(kind, FrameByFrame):  # also those that learn their decay, or begin anew at every frame
         return type(f"FrameByFrame{kind.__name__}", (FrameByFrame, kind), {})
     return kind
 
 
 def _counts(x, counts):
-    """Counts of events, or spikes, ``x`` (B, L, N), as a train."""
-    level = frames.zero_past(x, counts).round().to(torch.uint8)
+    """Counts of events, or spikes, ``x`` (B, L, N), as a train. Raises ConversionError for what no train holds."""
+    x = frames.zero_past(x, counts)
+    if bool((x != x.round()).any()) or not 0 <= float(x.min()) <= float(x.max()) <= 127:
+        numbers = f"{float(x.min()):g} to {float(x.max()):g}"
+        raise ConversionError(
+            f"input declared to be counts of events goes from {numbers}, but a train holds whole numbers, 0 to 127: "
+            "set input_kind: real, or ask for more frames a second"
+        )
+    level = x.to(torch.uint8)
     most = max(1, int(level.amax()))
     return operands.Spikes(level.to(x.dtype), level, torch.ones_like(x[0, 0]), most, counts)
 

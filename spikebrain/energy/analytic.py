@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from spikebrain.energy.count import clean_name
+from spikebrain.energy.count import clean_name, inside
 from spikebrain.lengths import conv_frames
 
 
@@ -134,6 +134,37 @@ def architecture(modules, bins=None):
         **_encoder_sizes(model.encoder),
     )
     return replace(sizes, ctc=_outputs(modules, "ctc_lin"), **_decoder_sizes(model, modules))
+
+
+def check_counted(counter, sizes):
+    """Raises ValueError for a layer outside of the encoder that holds a weight which no formula here counts; names the first."""
+    known = {conv.name for conv in sizes.convs}
+    places = [sizes.encoder, *((sizes.projector,) if sizes.projection else ()), "Transformer.custom_tgt_module"]
+    places += ["Transformer.decoder.layers", "ctc_lin", "seq_lin"]
+    for name in counter.silent():
+        if name not in known and not any(inside(name, place) for place in places):
+            raise ValueError(f"{name} holds a weight that no formula counts, so its energy is unknown")
+    _check_single(counter, (sizes.projector, "ctc_lin", "seq_lin"))
+    _check_blocks(counter, sizes)
+
+
+def _check_single(counter, places):
+    for place in places:
+        held = counter.silent(place)
+        if len(held) > 1:
+            raise ValueError(f"{held[1]} is one of {len(held)} layers with a weight in {place}, of which a formula counts one")
+
+
+def _check_blocks(counter, sizes):
+    """The decoder's blocks hold what the formula counts, 8 D^2 + 2 D F weights; a stock encoder none outside of its blocks."""
+    expected = 8 * sizes.width**2 + 2 * sizes.width * sizes.decoder_ffn
+    for module, name in counter.modules.items():
+        if name.rpartition(".")[0] == "Transformer.decoder.layers":
+            weights = sum(_elements(part) for part in module.modules())
+            if weights != expected:
+                raise ValueError(f"{name} holds {weights} weights, the formula counts {expected} (8 D^2 + 2 D F): its energy is unknown")
+        elif not sizes.spiking and inside(name, sizes.encoder) and _elements(module) and f"{sizes.encoder}.layers." not in name:
+            raise ValueError(f"{name} holds a weight outside of the encoder's blocks, which no formula counts: its energy is unknown")
 
 
 def _frontend(sizes, frames, encoded):

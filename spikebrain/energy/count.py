@@ -7,10 +7,15 @@ frames are valid, what an operand is and how many additions a spike costs is sai
 module that multiplies.
 """
 
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from spikebrain import operands
+from spikebrain.encoders.iml_spikeformer import IMLSpikeformerBlock, RepSSA
+from spikebrain.neurons import IterativeLIF
 from spikebrain.operands import Firing, Kind, Product
 
 _WRAPPERS = {"module", "_orig_mod"}  # what DistributedDataParallel and torch.compile put into a name
@@ -51,6 +56,17 @@ class FiringSum:
         return self.counts / max(self.frames * self.levels, 1)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What an attention heard, over valid frames: ``spikes`` in all, and ``met``, the sum over utterances of spikes times frames."""
+
+    spikes: int
+    met: int
+
+    def __add__(self, other):
+        return Heard(self.spikes + other.spikes, self.met + other.met)
+
+
 class Counter:
     """Collects operations and firing rates of the network ``root``.
 
@@ -66,6 +82,8 @@ class Counter:
         (layer name, part) -> :class:`Operations`, in the order in which they were first told.
     spikes : dict
         layer name -> :class:`FiringSum`.
+    heard : dict
+        name of a :class:`RepSSA` -> :class:`Heard`, where :meth:`listen` was used: what its other order is worked out from.
     feature_frames, decoder_steps : list of int
         One number an utterance, from :meth:`add_utterances`.
 
@@ -78,7 +96,7 @@ class Counter:
 
     def __init__(self, root):
         self.modules = {module: clean_name(name) for name, module in root.named_modules()}
-        self.products, self.spikes = {}, {}
+        self.products, self.spikes, self.heard = {}, {}, {}
         self.feature_frames, self.decoder_steps = [], []
 
     def __call__(self, event):
@@ -88,6 +106,15 @@ class Counter:
             self._add_product(self._name(event), event)
         else:
             raise ValueError(f"Counter was told of a {type(event).__name__}, but knows Product and Firing")
+
+    @contextmanager
+    def listen(self):
+        """:func:`spikebrain.operands.listen` for this counter, which also hears what each :class:`RepSSA` reads. Leaves no hook behind."""
+        with ExitStack() as hooks, operands.listen(self):
+            for module, name in self.modules.items():
+                if isinstance(module, RepSSA):
+                    hooks.callback(module.qk.register_forward_pre_hook(partial(self._hear, name)).remove)
+            yield self
 
     def add_utterances(self, feature_frames, decoder_steps):
         """Says which utterances the events were of.
@@ -121,11 +148,28 @@ class Counter:
         """
         return {name: _summary(spikes) for name, spikes in self.spikes.items()}
 
+    def levels(self):
+        """T, the most spikes that a neuron of the network can fire in a frame; None where nothing fired or could have."""
+        modules = {name: module for module, name in self.modules.items()}
+        return max((getattr(modules[name], "levels", spikes.levels) for name, spikes in self.spikes.items()), default=None)
+
+    def micro_steps(self):
+        """{block: T} of blocks that hear every frame T times, in T micro-steps that are folded into the batch."""
+        blocks = {name: block for block, name in self.modules.items() if isinstance(block, IMLSpikeformerBlock)}
+        folded = {name: [part.levels for part in block.modules() if isinstance(part, IterativeLIF)] for name, block in blocks.items()}
+        return {name: levels[0] for name, levels in folded.items() if levels}
+
     def silent(self, prefix=""):
         """Names of layers under ``prefix`` that hold a weight of two or more dimensions but never told of a product."""
         told = {name for name, _ in self.products}
         holders = [name for module, name in self.modules.items() if _has_matrix(module)]
         return [name for name in holders if inside(name, prefix) and name not in told]
+
+    def _hear(self, name, module, args):
+        spikes, counts = args[0], args[0].counts
+        fired = spikes.level.flatten(1).sum(1, dtype=torch.long)
+        now = Heard(int(fired.sum()), int((fired * counts).sum()))
+        self.heard[name] = self.heard[name] + now if name in self.heard else now
 
     def _name(self, event):
         if event.module not in self.modules:

@@ -5,15 +5,22 @@ of is a line, and the twin without spikes computes the same products densely. Li
 blocks that tell of nothing (a projection of features, the output layer) hear real numbers and are counted by their size.
 """
 
+from dataclasses import replace
+
 from torch import nn
 
-from spikebrain.energy.count import Operations, inside
+from spikebrain.energy.count import inside
+from spikebrain.energy.further import further
+from spikebrain.energy.ledger import Count, Ledger, by_part
+from spikebrain.energy.orders import orders
+from spikebrain.energy.positions import Positions, covering, unknown
 from spikebrain.energy.prices import HOROWITZ_FP32
-from spikebrain.energy.scopes import PARTS, Pricer, assemble, check_frames, check_products, check_utterances
-from spikebrain.operands import Kind
+from spikebrain.energy.scopes import assemble, check_frames, check_products, check_utterances
+
+_ONCE = {"SpikingEmbedding": "head"}  # layers behind the pooling of an utterance, by the class that holds them
 
 
-def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32):
+def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32, integer_prices=None):
     """Energy by scope of the utterances that ``counter`` has seen, in the form of :func:`spikebrain.energy.report`.
 
     Arguments
@@ -24,12 +31,13 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32):
         Name of the encoder's blocks: the scope ``encoder_blocks``.
     encoder : str
         Name of the encoder with what it reads features with: with it the scope ``encoder+frontend``; everything else is ``full``.
-    prices : Prices
+    prices, integer_prices : Prices
+        As for :func:`spikebrain.energy.report`.
 
     Returns
     -------
     dict
-        scope -> ``{"mJ", "twin_mJ", "lines", "twin_lines"}``, and ``counting``.
+        As :func:`spikebrain.energy.report` does.
 
     Raises
     ------
@@ -41,25 +49,39 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32):
     check_utterances(counter)
     check_products(counter, blocks)
     check_frames(counter, blocks, frames)
-    price = Pricer(prices, len(counter.feature_frames))
-    lines, twin = {part: [] for part in PARTS}, {part: [] for part in PARTS}
-    for name, label, operations in _products(counter, blocks, frames):
-        part = "encoder" if inside(name, blocks) else "frontend" if inside(name, encoder) else "decoder"
-        lines[part].append(price.operations(label, operations))
-        twin[part].append(price.mac(label, operations.macs))
-    return assemble(counter, frames, prices, lines, twin)
+    positions = Positions(counter, frames, formula=_silent(counter, blocks, frames))
+
+    def part_of(name):
+        return "encoder" if inside(name, blocks) else "frontend" if inside(name, encoder) else "decoder"
+
+    network = by_part(part_of, _products(positions))
+    apart = by_part(part_of, [(work.line, work) for work in further(positions)])
+    ledger = Ledger(network, {}, apart, orders(positions))
+    return assemble(positions, replace(ledger, twin=ledger.dense()), prices, integer_prices)
 
 
-def _products(counter, blocks, frames):
-    """(layer, label, Operations) of every product: those told, then the silent linear layers outside of the blocks."""
-    for (name, part), operations in counter.products.items():
-        yield name, f"{name}.{part}", operations
+def _products(positions):
+    """(layer, :class:`Count`) of every product: those told, then the silent linear layers outside of the blocks."""
+    for (name, part), told in positions.counter.products.items():
+        yield name, Count(f"{name}.{part}", told.macs, told.accumulates, positions.micro_steps(name))
+    modules = {name: module for module, name in positions.counter.modules.items()}
+    for name, rows in positions.formula.items():
+        yield name, Count(f"{name}.weight", rows * modules[name].weight.numel())
+
+
+def _silent(counter, blocks, frames):
+    """{layer: positions} of linear layers that tell of nothing, which hear real numbers.
+
+    Inside of the blocks each layer tells of itself, or the check refuses it; elsewhere a module may tell of the layer that it holds.
+    """
     modules = {name: module for module, name in counter.modules.items()}
-    tellers = {name for name, _ in counter.products}
+    found = {}
     for name in counter.silent():
-        # Inside of the blocks each layer tells of itself, or the check refuses it; elsewhere a module may tell of the layer that it holds.
-        if inside(name, blocks) or any(inside(name, teller) for teller in tellers):
+        if inside(name, blocks) or covering(counter, name) or isinstance(modules[name], nn.Embedding):
             continue
         if not isinstance(modules[name], nn.Linear):
-            raise ValueError(f"{name} ({type(modules[name]).__name__}) holds a weight but told of no product, so its energy is unknown")
-        yield name, f"{name}.weight", Operations(Kind.REAL, Kind.REAL, frames * modules[name].weight.numel(), None)
+            raise ValueError(unknown(name, modules[name]))
+        holder, _, own = name.rpartition(".")
+        once = _ONCE.get(type(modules.get(holder)).__name__) == own
+        found[name] = len(counter.feature_frames) if once else frames
+    return found

@@ -6,6 +6,9 @@
     figure = plots.energy(results["energy"])
     figure = plots.firing_by_epoch([{"epoch": 1, "firing": {"layers.0.gate": 0.2}}, ...])
     figure = plots.accuracy_by_frames({"test": {"kdcl": {100: [94.1, 93.8], 40: [91.0, 91.4]}, ...}})    # split -> arm -> frames -> runs
+    figure = plots.energy_by_layer(results["energy"])
+    figure = plots.firing_by_layer(results["firing_rate"])
+    figure = plots.quality_over_energy([json.load(open(run / "energy.json")) for run in runs])
     figure = plots.neuron_health({"pts_snn": results["calibration"]})
     plots.save(figure, run_folder / "firing_rates.png")
 
@@ -20,6 +23,7 @@ from spikebrain.plots.confusion import confusion
 from spikebrain.plots.curves import curves
 from spikebrain.plots.energy import energy
 from spikebrain.plots.firing import firing_by_epoch, firing_rates
+from spikebrain.plots.layers import energy_by_layer, firing_by_layer, quality_over_energy
 from spikebrain.plots.neuron_health import neuron_health
 
 __all__ = [
@@ -30,8 +34,11 @@ __all__ = [
     "curves",
     "energy",
     "energy_by_frames",
+    "energy_by_layer",
     "firing_by_epoch",
+    "firing_by_layer",
     "firing_rates",
     "neuron_health",
+    "quality_over_energy",
     "save",
 ]

@@ -62,6 +62,7 @@ OPTIONAL = {
 BATCHING = {field.name: field.default for field in fields(AsrDataOptions) if field.name not in ("hop", "skip_short")}
 OPTIONAL |= BATCHING
 KEYS = NEEDED.keys() | OPTIONAL.keys()
+REOPENED = {"train_splits": (), "cache_audio": False}  # a run that has ended trains no more
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class ASR(shared.TaskBrain):
 
     tokenizer = searcher = None
     averaged = ()
+    simulated = "Transformer.encoder.model"
     repair = "set {name} (and tokenizer_file) as in that run"
 
     def compute_forward(self, batch, stage):
@@ -191,6 +193,15 @@ def train(hparams, run_opts, prepared):
     brain.learn()
     metrics = {split: evaluate(brain, split, dataset) for split, dataset in brain.data.tests.items()}
     return {"metrics": metrics, "averaged_epochs": list(brain.averaged), **brain.report()}
+
+
+def reopen(hparams, run_opts, prepared):
+    """The Brain of a run that has ended, with its averaged weights: a task's ``reopen``, see :mod:`spikebrain.training.run`."""
+    tokenizer = hparams["tokenizer_file"] or os.path.join(hparams["save_folder"], "tokenizer.model")
+    hparams = {**hparams, "tokenizer_file": tokenizer}
+    brain = build(hparams, run_opts, make_data(hparams, prepared, make_tokenizer(hparams, prepared)))
+    brain.on_evaluate_start()
+    return brain
 
 
 def check(hparams):

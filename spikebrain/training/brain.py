@@ -41,6 +41,7 @@ class TaskBrain(sb.Brain):
     repair : what to do about a checkpoint that does not fit; ``{name}`` is the number that differs
     tracked : what chooses checkpoints, lowest first; of equal ones the next name decides
     kept : how many of the best checkpoints are kept
+    simulated : name, below ``parts``, of the network that is run on events when a run is looked into: forward(x, lengths)
     """
 
     history = data = rates = None
@@ -48,6 +49,7 @@ class TaskBrain(sb.Brain):
     repair = "set {name} as in that run"
     tracked = ("valid_loss", "epoch")
     kept = 1
+    simulated = ""
 
     def keep_history(self, folder):
         """Writes what each epoch gives to ``history.jsonl`` in ``folder``."""

@@ -51,6 +51,7 @@ OPTIONAL = {
 BATCHING = {field.name: field.default for field in fields(ClassDataOptions)} | {"seed": None}
 OPTIONAL |= {name: default for name, default in BATCHING.items() if name != "seed"}
 KEYS = NEEDED.keys() | OPTIONAL.keys()
+REOPENED = {"cache_audio": False}  # a run that has ended trains no more
 
 COMPARISON = "highest test accuracy over the epochs, chosen on the test split itself: for comparison with papers that report it"
 
@@ -115,6 +116,7 @@ class Classifier(shared.TaskBrain):
 
     tally = best_epoch = None
     labels = ()
+    simulated = "classifier"
 
     def compute_forward(self, batch, stage):
         """Padded batch -> votes (B, K)."""
@@ -201,11 +203,22 @@ def labels_of(batch):
 def train(hparams, run_opts, prepared):
     """Trains, evaluates on every dev and test split, and looks inside: a task's ``train``, see :mod:`spikebrain.training.run`."""
     check(hparams)
+    return complete(_made(hparams, run_opts, prepared))
+
+
+def reopen(hparams, run_opts, prepared):
+    """The Brain of a run that has ended, with its best weights: a task's ``reopen``, see :mod:`spikebrain.training.run`."""
+    brain = _made(hparams, run_opts, prepared)
+    brain.on_evaluate_start()
+    return brain
+
+
+def _made(hparams, run_opts, prepared):
     recordings = make_recordings(hparams, prepared)
     course = Course(hparams["frames"], hparams["number_of_epochs"], hparams["schedule"], hparams["output_folder"], hparams["save_folder"])
     brain = build(hparams, run_opts, recordings, course)
     brain.take(recordings.view(brain.parts["features"], augment=hparams["augment"]))
-    return complete(brain)
+    return brain
 
 
 def check(hparams):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import speechbrain as sb
 import torch
@@ -66,6 +67,7 @@ OPTIONAL = {
     "extra_loggers": (),
 }
 KEYS = NEEDED.keys() | OPTIONAL.keys()
+REOPENED = {}
 NORMALISATIONS = ("global", "none")
 _OF_THE_FIRST = ("parameters", "firing_rate", "energy", "hardware")  # of results.json: numbers of the first fold
 _ONCE = (*_OF_THE_FIRST, "calibration")  # in the results of the run, not again in each of several folds
@@ -179,17 +181,8 @@ def over_folds(hparams, prepared, train_one):
     """
     if hparams["jobs"] < 1:
         raise keys.RecipeError(f"jobs: {hparams['jobs']} trains nothing: give 1 or more")
-    utterances = [u for split in hparams["train_splits"] for u in manifest.read(prepared.manifests[split], COLUMNS)]
-    cut = [prepared.settings["folds"], *(hparams[name] for name in ("fold_protocol", "fold_count", "partition"))]
-    plan = folds.make(utterances, *cut)
-    chosen = _chosen(plan, hparams["fold"])
-    cache = _cache(hparams)
-    rooted = [manifest.rooted(u, hparams["data_folder"]) for u in utterances]
-    left_out = _fill(cache, rooted, hparams["skip_bad_audio"])
-    if left_out:
-        utterances, rooted = ([u for u in found if u.id not in left_out] for found in (utterances, rooted))
-        plan = folds.make(utterances, *cut)
-        chosen = _chosen(plan, hparams["fold"])
+    cut = _cut(hparams, prepared)
+    chosen = _chosen(cut.plan, hparams["fold"])
     if hparams["jobs"] > 1 and len(chosen) > 1:
         _side_by_side(hparams, chosen)
     corpus = None
@@ -197,10 +190,25 @@ def over_folds(hparams, prepared, train_one):
     for fold in chosen:
         reports[fold.name] = _ended(hparams, fold, len(chosen))
         if reports[fold.name] is None:
-            corpus = corpus or _load(hparams, prepared, rooted, cache)
+            corpus = corpus or _load(hparams, prepared, cut)
             reports[fold.name] = train_one(corpus, fold, _folder(hparams, fold, len(chosen)))
-    together = _together(hparams, chosen, list(reports.values()), _leaks(plan, utterances, hparams["data_folder"]))
-    return {**together, "left_out": left_out}
+    together = _together(hparams, chosen, list(reports.values()), _leaks(cut.plan, cut.utterances, hparams["data_folder"]))
+    return {**together, "left_out": cut.left_out}
+
+
+def reopen(hparams, run_opts, prepared):
+    """The Brain of one fold of a run that has ended, with its best weights: a task's ``reopen``, see :mod:`spikebrain.training.run`.
+
+    It is the first that ``hparams["fold"]`` names, or the first of all.
+    """
+    check(hparams)
+    cut = _cut(hparams, prepared)
+    fold = _chosen(cut.plan, hparams["fold"])[0]
+    several = _folder(hparams, fold, len(cut.plan))
+    folder = several if os.path.isdir(several) else _folder(hparams, fold, 1)
+    brain = _made(hparams, run_opts, _load(hparams, prepared, cut), fold, folder)
+    brain.on_evaluate_start()
+    return brain
 
 
 def check(hparams):
@@ -223,12 +231,7 @@ def train_fold(hparams, run_opts, corpus, fold, folder):
     """Trains and tests one fold: its report, which is also written into ``folder`` as ``results.json``."""
     for note in fold.notes:
         logger.warning(f"fold {fold.name}: {note}")
-    stored = corpus.front_end(fold, hparams["normalise"])
-    own = {**hparams, **_FIXED, "features": lambda frames: stored}
-    course = Course(stored.frames, hparams["number_of_epochs"], hparams["schedule"], folder, os.path.join(folder, "save"))
-    brain = classify.build(own, run_opts, corpus, course, Emotion)
-    brain.fits["fold"] = fold.digest
-    brain.take(corpus.data(fold, hparams, hparams["seed"]))
+    brain = _made(hparams, run_opts, corpus, fold, folder)
     before = calibration.measure(brain, hparams["gains"])
     brain.learn()
     tallies, named = {}, {}
@@ -239,6 +242,17 @@ def train_fold(hparams, run_opts, corpus, fold, folder):
     if hparams["gains"]:
         own["calibration"] = {"untrained": before, "trained": calibration.measure(brain, hparams["gains"])}
     return conclude(hparams, corpus, fold, folder, {split: tally.confusion for split, tally in tallies.items()}, named["test"], own)
+
+
+def _made(hparams, run_opts, corpus, fold, folder):
+    """The Brain of a fold, ready to fit or evaluate."""
+    stored = corpus.front_end(fold, hparams["normalise"])
+    own = {**hparams, **_FIXED, "features": lambda frames: stored}
+    course = Course(stored.frames, hparams["number_of_epochs"], hparams["schedule"], folder, os.path.join(folder, "save"))
+    brain = classify.build(own, run_opts, corpus, course, Emotion)
+    brain.fits["fold"] = fold.digest
+    brain.take(corpus.data(fold, hparams, hparams["seed"]))
+    return brain
 
 
 def conclude(hparams, corpus, fold, folder, confusion, named, own):
@@ -280,6 +294,30 @@ def _leaks(plan, utterances, data_folder):
 
 
 # Which folds, where, and what of them is there already.
+
+
+class _Cut(NamedTuple):
+    """utterances, and rooted, the same with whole paths; cache of their features; plan, their folds; left_out, ids without features."""
+
+    utterances: list
+    rooted: list
+    cache: object
+    plan: list
+    left_out: list
+
+
+def _cut(hparams, prepared):
+    utterances = [u for split in hparams["train_splits"] for u in manifest.read(prepared.manifests[split], COLUMNS)]
+    how = [prepared.settings["folds"], *(hparams[name] for name in ("fold_protocol", "fold_count", "partition"))]
+    plan = folds.make(utterances, *how)
+    _chosen(plan, hparams["fold"])  # refuses a fold that is not there before features are made
+    cache = _cache(hparams)
+    rooted = [manifest.rooted(u, hparams["data_folder"]) for u in utterances]
+    left_out = _fill(cache, rooted, hparams["skip_bad_audio"])
+    if left_out:
+        utterances, rooted = ([u for u in found if u.id not in left_out] for found in (utterances, rooted))
+        plan = folds.make(utterances, *how)
+    return _Cut(utterances, rooted, cache, plan, left_out)
 
 
 def _chosen(plan, names):
@@ -333,10 +371,10 @@ def _fill(cache, utterances, skip_bad_audio):
     return left_out
 
 
-def _load(hparams, prepared, utterances, cache):
-    labels = tuple(prepared.settings.get("classes") or sorted({u.label for u in utterances}))
-    features = {u.id: cache.get(u.wav, u.start, u.duration) for u in utterances}
-    return Corpus(utterances, features, hparams["features"], labels)
+def _load(hparams, prepared, cut):
+    labels = tuple(prepared.settings.get("classes") or sorted({u.label for u in cut.rooted}))
+    features = {u.id: cut.cache.get(u.wav, u.start, u.duration) for u in cut.rooted}
+    return Corpus(cut.rooted, features, hparams["features"], labels)
 
 
 def _side_by_side(hparams, chosen):

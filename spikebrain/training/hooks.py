@@ -8,7 +8,7 @@ from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from spikebrain import energy, operands, plots
+from spikebrain import energy, plots
 from spikebrain import lengths as frames
 
 logger = get_logger(__name__)
@@ -62,7 +62,7 @@ def _listen(brain, batches, counter):
     handle = brain.encoder.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         for batch in batches:
-            with operands.listen(counter):
+            with counter.listen():
                 heard = brain.hear(batch.to(brain.device))
             counter.add_utterances(*heard)
     finally:

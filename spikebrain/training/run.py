@@ -13,15 +13,19 @@ A task's ``train(hparams, run_opts, prepared)`` trains, evaluates on every dev a
 - ``run_opts``: a RunOptions of SpeechBrain,
 - ``prepared``: the Preparation of the corpus,
 
-and returns the part of ``results.json`` that the task knows, a dict.
+and returns the part of ``results.json`` that the task knows, a dict. A task whose runs can be looked into when they have ended has
+``reopen(hparams, run_opts, prepared)`` too, which gives the Brain with the weights that were evaluated, and ``REOPENED``, what of
+``hparams`` is otherwise then: see :func:`reopen`.
 """
 
 import importlib
 import os
 import shutil
 import sys
+import tempfile
 import time
 
+import ruamel.yaml
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, ddp_init_group, if_main_process, run_on_main
@@ -34,6 +38,7 @@ from spikebrain.training import keys, results
 from spikebrain.training.checkpoints import CheckpointError
 
 SYNTHETIC = "synthetic"
+SAVED = "hyperparams.yaml"  # what the host calls a run's YAML, with its overrides and references filled in
 
 NEEDED = {
     "seed": "of everything random",
@@ -139,6 +144,10 @@ def load(file, overrides, corpus, task):
         No data folder.
     """
     keys.check(file, overrides, KEYS | task.KEYS | options_of(corpus).keys())
+    return _built(file, overrides, corpus, task)
+
+
+def _built(file, overrides, corpus, task):
     missing = [key for key, node in keys.read(file).items() if keys.is_placeholder(node) and key not in overrides]
     if "data_folder" in missing:
         corpus.prepare(None, None)  # says what it needs
@@ -154,9 +163,74 @@ def load(file, overrides, corpus, task):
     return {**OPTIONAL, **options_of(corpus), **task.OPTIONAL, **hparams}
 
 
+def reopen(folder, corpus, task, run_opts=None, **changes):
+    """The Brain of a run that has ended, with the weights that it was evaluated with. Nothing in the run's folder changes.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The run's ``output_folder``; it may have been moved. Its ``hyperparams.yaml`` can name any code, as every recipe's file can:
+        open your own runs, or ones of people whom you trust.
+    corpus, task : module
+        Those of the run.
+    run_opts : RunOptions or None
+        By default those of one process on the CPU.
+    changes : any
+        Keys of the YAML to replace, such as ``data_folder``.
+
+    Returns
+    -------
+    TaskBrain
+        Its ``data.tests`` are the splits that the run reports.
+
+    Raises
+    ------
+    RecipeError
+        There is no run in ``folder``, or its task cannot be reopened.
+    DataError, CheckpointError
+        The data is not there; there is no checkpoint, or one of another network.
+    """
+    file = os.path.join(folder, SAVED)
+    if not os.path.isfile(file):
+        raise keys.RecipeError(f"{file}: no such file: name the output_folder of a run that has ended")
+    if not hasattr(task, "reopen"):
+        raise keys.RecipeError(f"{folder}: a run of the task {_name(task)} is several trainings, and cannot be reopened as one")
+    with tempfile.TemporaryDirectory() as place:
+        hparams = _built(_moved(file, folder, place, changes), {}, corpus, task) | task.REOPENED
+        own = {**hparams, "save_folder": place}  # manifests are made anew, in a place of their own
+        prepared = _prepare(own, corpus, _splits(hparams))
+        run_opts = run_opts or RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
+        return task.reopen({**hparams, "data_folder": own["data_folder"]}, run_opts, prepared)
+
+
+def _moved(file, folder, place, changes):
+    """A copy, in ``place``, of a run's YAML ``file`` with paths as they are now that the run lies in ``folder``, and with ``changes``."""
+    tree = keys.read(file)
+    old, new = str(tree["output_folder"]), str(folder)
+
+    def there(node):
+        if isinstance(node, dict):
+            node.update({key: there(value) for key, value in node.items()})
+        elif isinstance(node, list):
+            node[:] = [there(one) for one in node]
+        elif isinstance(node, str) and (node == old or node.startswith(old + os.sep)):
+            return new + node[len(old) :]
+        return node
+
+    there(tree).update(changes)
+    copy = os.path.join(place, SAVED)
+    with open(copy, "w", encoding="utf-8") as stream:
+        ruamel.yaml.YAML().dump(tree, stream)
+    return copy
+
+
 def options_of(corpus):
     """What the preparer of ``corpus`` takes beside what all do: name -> default."""
     return getattr(corpus, "OPTIONS", {})
+
+
+def _name(task):
+    return task.__name__.rpartition(".")[2]
 
 
 def _experiment(recipe, file, overrides, hparams):
@@ -195,7 +269,7 @@ def _make_twin(hparams, corpus):
 
 def _common(recipe, hparams, corpus, task):
     return {
-        "task": task.__name__.rpartition(".")[2],
+        "task": _name(task),
         "corpus": corpus.CORPUS.name,
         "model": hparams["model"],
         "protocol": hparams["protocol"],

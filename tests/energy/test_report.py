@@ -240,3 +240,139 @@ def test_counting_leaves_the_network_as_it_was(model):
     before = copy.deepcopy(model.state_dict())
     report(model, batch([60, 44]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def drop_in_report(name, modules=None):
+    """Report of two utterances of 14 and 10 encoder frames, and 5 and 4 steps of the decoder."""
+    modules = modules or drop_in(name)
+    counter = energy.Counter(modules)
+    x, relative = batch([60, 44])
+    with counter.listen(), torch.no_grad():
+        modules["Transformer"].encode(*modules["frontend"](x.float(), relative))
+    counter.add_utterances([60, 44], [5, 4])
+    return energy.report(counter, energy.architecture(modules))
+
+
+def apart(written, scope, prefix=""):
+    """kind -> operations of both utterances together, of the lines of a scope whose name begins with ``prefix``."""
+    total = {}
+    for line in written[scope]["further"]:
+        if line["kind"] != "scope" and line["line"].startswith(prefix):
+            kind = total.setdefault(line["kind"], {})
+            for name, number in line["operations"].items():
+                kind[name] = kind.get(name, 0) + 2 * number
+    return total
+
+
+def test_what_the_decoder_computes_beside_its_products_by_hand():
+    """One block of width 16 and feed-forward width 24, two heads; 24 frames, 9 steps, 5^2 + 4^2 pairs, 5 x 14 + 4 x 10 crossed."""
+    written = drop_in_report("iml_spikeformer")
+    steps, frames, pairs, rows = 9, 24, 2 * (41 + 110), 2 * 2 * 9
+    norms = 4 * steps  # three of the block, one behind it
+    assert apart(written, "full", "Transformer.decoder") == {
+        "norm": {"add": norms * 65, "multiply": norms * 50, "root": norms, "divide": norms},
+        "softmax": {"compare": pairs, "add": 2 * pairs, "exp": pairs, "multiply": pairs, "divide": rows},
+        # Queries, keys and values, and what is mixed, of the block's own attention; of the crossed one keys and values once a frame.
+        "bias": {"add": steps * (48 + 16) + steps * (16 + 16) + frames * 32 + steps * (24 + 16)},
+        "residual": {"add": 3 * steps * 16},
+        "activation": {"compare": steps * 24},
+    }
+    assert apart(written, "full", "ctc_lin") == {"bias": {"add": frames * VOCABULARY}}
+    assert apart(written, "full", "seq_lin") == {"bias": {"add": steps * VOCABULARY}}
+    assert apart(written, "full") == apart(drop_in_report("transformer"), "full"), "the twin has the same decoder"
+
+
+def test_what_lies_before_the_encoder_by_hand():
+    """Frames are 29 and 21, then 14 and 10, of 11 and 5 bands: ReLUs and biases of 8 filters, the projection's bias, and positions."""
+    written = drop_in_report("iml_spikeformer")
+    outputs = 8 * 50 * 11, 8 * 24 * 5
+    assert apart(written, "encoder+frontend", "frontend.conv_1") == {"bias": {"add": outputs[0]}}
+    assert apart(written, "encoder+frontend", "frontend.conv_2") == {"bias": {"add": outputs[1]}}
+    assert apart(written, "encoder+frontend") == {
+        "activation": {"compare": sum(outputs)},
+        "bias": {"add": sum(outputs) + 24 * WIDTH},
+        "positions": {"add": (24 + 9) * WIDTH},  # the decoder's tokens get theirs from the same module
+    }
+
+
+def test_what_a_stock_encoder_computes_beside_its_products_by_hand():
+    written = drop_in_report("transformer")
+    pairs, frames = 2 * BLOCKS * (14**2 + 10**2), 24
+    assert apart(written, "encoder_blocks") == {
+        "norm": {"add": 5 * frames * 65, "multiply": 5 * frames * 50, "root": 5 * frames, "divide": 5 * frames},
+        "softmax": {"compare": pairs, "add": 2 * pairs, "exp": pairs, "multiply": pairs, "divide": 2 * BLOCKS * frames},
+        "bias": {"add": BLOCKS * frames * (48 + 16 + 24 + 16)},
+        "residual": {"add": BLOCKS * 2 * frames * WIDTH},
+        "activation": {"compare": BLOCKS * frames * FFN},
+    }
+    assert "quantised_mJ" not in written["full"] and "orders" not in written["full"], "it has neither levels nor another order"
+
+
+def test_nothing_apart_is_in_the_headline(model):
+    written = report(model, batch([60, 44]))
+    for scope in energy.SCOPES:
+        assert written[scope]["mJ"] == sum(line["mJ"] for line in written[scope]["lines"])
+        assert written[scope]["further_mJ"] == sum(line["mJ"] or 0 for line in written[scope]["further"]) > 0
+        assert {"exp", "divide", "root"} == set(written[scope]["further_unpriced"])
+    assert "memory traffic and leakage" in written["counting"]["not_counted"] and written["counting"]["further"]
+
+
+def test_the_quantised_twin_multiplies_integers_where_the_network_reads_spikes(model):
+    written = report(model, batch([60, 44]))
+    quantised = {line["line"]: line for line in written["encoder_blocks"]["quantised_lines"]}
+    dense = energy.macs(energy.architecture(model), [60, 44], [0, 0])["encoder"]
+    assert 2 * sum(line["count"] for line in quantised.values()) == sum(dense.values())
+    reads = {line["line"] for line in written["encoder_blocks"]["lines"] if line["operation"] == "ac"}
+    assert {name for name, line in quantised.items() if line["operation"] == "int_mac"} == reads
+    assert written["counting"]["quantised"] == {"levels": 6, "bits": 3, "prices": energy.HOROWITZ_INT8_SUM32.as_dict()}
+    other = report(model, batch([60, 44]), integer_prices=energy.HOROWITZ_INT8)["encoder_blocks"]
+    assert other["quantised_mJ"] < written["encoder_blocks"]["quantised_mJ"] and other["mJ"] == written["encoder_blocks"]["mJ"]
+
+
+def test_both_orders_need_what_only_the_counter_itself_hears(model):
+    counter = energy.Counter(model)
+    with counter.listen():
+        hear(model, *batch([60, 44]))
+    counter.add_utterances([60, 44], [0, 0])
+    heard = energy.report(counter, energy.architecture(model))
+    assert set(heard["encoder_blocks"]["orders"]) == {"unfused", "reparameterised"}
+    plain = report(model, batch([60, 44]))
+    assert "orders" not in plain["encoder_blocks"] and numbers(plain) == numbers(heard)
+    assert not any(module._forward_pre_hooks for module in model.modules()), "a hook was left behind"
+
+
+def inner(encoder):
+    """The encoder that an adapter to the host holds, or the host's own."""
+    return getattr(encoder, "model", encoder)
+
+
+@pytest.mark.parametrize(
+    "place, name",
+    [
+        (lambda m: m["Transformer"], "Transformer.extra"),
+        (lambda m: m["Transformer"].decoder, "Transformer.decoder.extra"),
+        (lambda m: m, "extra"),
+        (lambda m: m["ctc_lin"], "ctc_lin.extra"),
+        (lambda m: inner(m["Transformer"].encoder), r"Transformer.encoder(\.model)?.extra"),
+    ],
+)
+@pytest.mark.parametrize("encoder", ["transformer", "iml_spikeformer"])
+def test_a_weight_that_nobody_counts_is_refused_wherever_it_is(place, name, encoder):
+    modules = drop_in(encoder)
+    place(modules).add_module("extra", nn.Linear(WIDTH, WIDTH))
+    with pytest.raises(ValueError, match=rf"{name} (holds a weight|is one of 2 layers with a weight)"):
+        drop_in_report(encoder, modules)
+
+
+def test_a_decoder_of_other_blocks_is_refused():
+    modules = drop_in("transformer")
+    modules["Transformer"].decoder.layers[0].add_module("adapter", nn.Linear(WIDTH, 3))
+    with pytest.raises(ValueError, match=r"Transformer.decoder.layers.0 holds 2864 weights, the formula counts 2816"):
+        drop_in_report("transformer", modules)
+
+
+def test_parameters_of_an_unknown_kind_are_refused():
+    modules = drop_in("iml_spikeformer")
+    inner(modules["Transformer"].encoder).add_module("extra", nn.PReLU())
+    with pytest.raises(ValueError, match=r"Transformer.encoder.model.extra \(PReLU\) holds a weight but told of no product"):
+        drop_in_report("iml_spikeformer", modules)
