@@ -237,7 +237,7 @@ def train_fold(hparams, run_opts, corpus, fold, folder):
     tallies, named = {}, {}
     for split, dataset in brain.data.tests.items():
         tallies[split] = classify.evaluate(brain, split, dataset)
-        named[split] = brain.named
+        named[split] = dict(brain.named)  # measuring again adds to it
     own = {"best_epoch": brain.best_epoch, **classify.highest(brain), **brain.report()}
     if hparams["gains"]:
         own["calibration"] = {"untrained": before, "trained": calibration.measure(brain, hparams["gains"])}

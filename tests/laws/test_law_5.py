@@ -4,11 +4,15 @@ import sys
 
 import pytest
 import torch
-from test_laws import batch, build, lengths_of
+from speechbrain.dataio import audio_io
+from test_laws import ENCODER, LIVELY, batch, build, lengths_of
+from torch.nn.utils.rnn import pad_sequence
 
 from spikebrain import convert, operands, registry
+from spikebrain.blocks.masked_norm import MaskedBatchNorm
 from spikebrain.convert import events, unroll
 from spikebrain.convert.reparameterise import fuse
+from spikebrain.lobes.utterance_features import Fbank
 
 SPIKING = registry.entries("neuron") + registry.entries("encoder")
 
@@ -123,3 +127,59 @@ def test_law_5_catches_neurons_that_fire_while_they_integrate(monkeypatch):
 
     monkeypatch.setattr(unroll.IntegrateThenFire, "_spikes", early)
     assert_caught(network, convert.convert(network), x)
+
+
+# On real speech: features of recordings of different lengths, statistics from other recordings.
+
+
+@pytest.fixture(scope="module")
+def speech(real_data):
+    """(batches to train statistics on, a ragged batch): log-mel features of real digits, (B, L, 16) and lengths (B,), float64."""
+    files = sorted((real_data / "digits" / "recordings").glob("*"))
+    chosen = [files[place] for place in range(0, len(files), len(files) // 24)][:24]
+    features, extract = [], Fbank(n_mels=16, sample_rate=8000, n_fft=256)
+    for file in chosen:
+        samples, rate = audio_io.load(str(file))
+        assert rate == 8000
+        features.append(extract(samples[0]).double())
+    frames = torch.cat(features)
+    features = [1.5 * (x - frames.mean(0)) / frames.std(0) for x in features]
+    counts = [len(x) for x in features[:3]]
+    assert len(set(counts)) == 3
+    padded = pad_sequence(features[:3], batch_first=True)
+    return [pad_sequence(features[at : at + 7], batch_first=True) for at in (3, 10, 17)], padded, torch.tensor(counts) / max(counts)
+
+
+def trained(entry, batches):
+    """A small instance in float64 that has its statistics from ``batches``."""
+    torch.manual_seed(0)
+    model = entry.constructor(channels=16) if entry.kind == "neuron" else entry.constructor(**ENCODER)
+    model = model.double().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(LIVELY.get(entry.name, 2))
+    for module in model.modules():
+        if isinstance(module, MaskedBatchNorm):
+            module.momentum = 1.0
+    for batch_of in batches:
+        model(folded(entry, batch_of))
+    return model.eval()
+
+
+def folded(entry, x):
+    """The iterative neuron wants its micro-steps folded into the batch."""
+    return x.repeat(6, *[1] * (x.dim() - 1)) if entry.name == "lif_multistep" else x
+
+
+@pytest.mark.parametrize("entry", SPIKING, ids=lambda e: e.name)
+def test_law_5_on_real_speech(entry, speech, capsys):
+    batches, x, lengths = speech
+    network, x, lengths = trained(entry, batches), folded(entry, x), folded(entry, lengths)
+    run, accumulates, macs = check_equal(network, convert.convert(network), x, lengths)
+    assert run.accumulates == accumulates and run.macs == macs
+    single = network.float()
+    _, spikes, *_ = heard(single, x.float(), lengths)
+    driven = convert.simulate(convert.convert(single), x.float(), lengths)
+    flipped = sum(float((driven.spikes[name] - counts).abs().sum()) for name, counts in spikes.items())
+    with capsys.disabled():
+        print(f"\n{entry.name}: {flipped:.0f} of {sum(float(counts.sum()) for counts in spikes.values()):.0f} spikes differ in float32")

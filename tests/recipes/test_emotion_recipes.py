@@ -214,15 +214,21 @@ def test_features_are_normalised_by_the_training_utterances_alone(train, monkeyp
     assert fold["sizes"]["train"] < len(corpus.utterances)
 
 
-def test_calibration_is_measured_before_and_after(train):
-    results = train("URDU", fold=["1"], gains=[0.5, 1])
+def test_calibration_is_measured_before_and_after(train, tmp_path):
+    results = train("URDU", fold=["1"], gains=[1, 0.001])
     (fold,) = results["folds"]
-    assert set(fold["calibration"]) == {"untrained", "trained"} and set(fold["calibration"]["trained"]) == {"0.5", "1"}
+    assert set(fold["calibration"]) == {"untrained", "trained"} and set(fold["calibration"]["trained"]) == {"1", "0.001"}
     layers = fold["calibration"]["trained"]["1"]["layers"]
     assert all(0 <= layer["silent"] + layer["saturated"] <= 1 for layer in layers.values())
     assert any(name.startswith("readout") for name in layers) and fold["calibration"]["trained"]["1"]["WA"] == pytest.approx(
         fold["metrics"]["test"]["WA"]
     )
+    # What was predicted is of gain 1, not of the last that was looked at.
+    named, labels = predictions.read(tmp_path / "run"), results["labels"]
+    counts = torch.zeros(len(labels), len(labels), dtype=torch.int64)
+    for p in named:
+        counts[labels.index(p.label), labels.index(p.predicted)] += 1
+    assert counts.tolist() == results["confusion"]["test"]
 
 
 @pytest.mark.parametrize("corpus", in_full(CORPORA, "URDU"))
