@@ -167,17 +167,13 @@ def table(reports):
     """A line a run and scope: metric, energies in mJ an utterance, ratios; and what was found, a sentence each."""
     rows = [("run", "quality", "scope", "spiking mJ", "twin mJ", "twin/spiking", "int mJ", "quantised mJ", "quant./int", "further mJ")]
     for report in reports:
-        name, first = page.title(report), _quality(report)
+        name, first = page.title(report), page.quality(report)
         for scope in energy.SCOPES:
             rows.append((name, first, scope, *page.energies(report["energy"][scope])))
             name = first = ""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, "", *(f"{page.title(report)}: {said}" for report in reports for said in page.verdicts(report))])
-
-
-def _quality(report):
-    return " ".join(f"{name} {value:.2f} %" for name, value in list(report["metrics"].items())[:1])
 
 
 def _corpus(info):

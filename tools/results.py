@@ -3,9 +3,10 @@
     python tools/results.py                                   # writes recipes/README.md
     python tools/results.py --check                           # fails when it is out of date
     python tools/results.py --keep RUN_FOLDER --protocol NAME # keeps a run's results.json, but for histograms of currents
+    python tools/results.py --keep-energy RUN_FOLDER          # keeps the energy.json that tools/energy.py wrote there
 
-A kept run lies in ``recipes/<Corpus>/results/<model>-<protocol>-<seed>.json`` and holds no
-absolute, user or host path.
+A kept run lies in ``recipes/<Corpus>/results/<model>-<protocol>-<seed>.json``, and what ``tools/energy.py`` found in one under the same
+name in ``recipes/<Corpus>/energy/``. They hold no absolute, user or host path.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from tables import markdown, mean, spread
 
 from spikebrain.data.manifest import write_atomic
 from spikebrain.energy import SCOPES, saving
+from spikebrain.plots import page
 from spikebrain.training import arms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +69,10 @@ GAINS = {
 GAINS_LEGEND = """Features multiplied with a gain after they were normalised, in percent, before > after training (which was at gain 1):
 WA of all folds together, and of all pairs of utterance and neuron the share that never fires (silent), that fires in 99 % of its frames
 or more (saturated), and the firing rate; hidden neurons and those of the classes (output) apart."""
+ENERGY_LEGEND = """By `python tools/energy.py`: an utterance of the split whose quality stands beside. mJ is the headline; *integer* is the
+spiking network under a table of integer prices, *quantised* a network without spikes whose activations have as many levels, under the
+same table; *further* is what no headline counts (neurons, norms, biases and so on). [docs/energy.md](../docs/energy.md) says what is
+behind it."""
 EMPTY = "No run is kept yet. `python tools/results.py --keep RUN_FOLDER --protocol NAME` keeps one.\n"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
@@ -86,11 +92,13 @@ def main(argv=None):
     try:
         if arguments.keep:
             print(keep(arguments.keep, arguments.protocol, arguments.root).relative_to(arguments.root))
-        text, page = render(arguments.root), arguments.root / "recipes" / "README.md"
+        if arguments.keep_energy:
+            print(keep_energy(arguments.keep_energy, arguments.protocol, arguments.root).relative_to(arguments.root))
+        text, place = render(arguments.root), arguments.root / "recipes" / "README.md"
         if arguments.check:
-            _compare(text, page)
+            _compare(text, place)
         else:
-            write_atomic(page, text)
+            write_atomic(place, text)
     except (ResultsError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 1
@@ -130,6 +138,20 @@ def keep(folder, protocol, root=ROOT):
     return target
 
 
+def keep_energy(folder, protocol, root=ROOT):
+    """Copies the ``energy.json`` that tools/energy.py wrote into ``folder`` to its kept place and returns that; as :func:`keep`."""
+    report = _read(Path(folder) / "energy.json")
+    if protocol:
+        report["protocol"] = protocol
+    _refuse_private(report, Path(folder) / "energy.json")
+    target = root / "recipes" / str(report.get("corpus")) / "energy" / _file_name(report, folder)
+    if not target.parent.parent.is_dir():
+        raise ResultsError(f"{folder}: corpus {report['corpus']} has no folder recipes/{report['corpus']}: keep runs of recipes only")
+    target.parent.mkdir(exist_ok=True)
+    write_atomic(target, json.dumps(report) + "\n")
+    return target
+
+
 def _lean(run):
     """A run without what it says of single layers at each gain, which is most of its size and stays in its folder."""
     if "calibration" in run:
@@ -161,7 +183,20 @@ def render(root=ROOT):
     parts += [EMOTION_LEGEND] if any(map(_over_folds, runs)) else []
     for place, members in _grouped(runs, lambda run: (run["corpus"], run["protocol"])):
         parts.append(_section(*place, members))
-    return "\n".join([*parts, *_comparisons(root)])
+    return "\n".join([*parts, *_comparisons(root), *_energies(root)])
+
+
+def _energies(root):
+    """A section of what tools/energy.py found in kept runs."""
+    reports = [_read(path) for path in sorted(root.glob("recipes/*/energy/*.json"))]
+    if not reports:
+        return
+    header = ["run", "quality", "scope", "mJ", "twin mJ", "twin / mJ", "integer mJ", "quantised mJ", "quantised / integer", "further mJ"]
+    rows = [
+        [page.title(report), page.quality(report), scope, *page.energies(report["energy"][scope])] for report in reports for scope in SCOPES
+    ]
+    verdicts = "\n".join(f"- {page.title(report)}: {said}" for report in reports for said in page.verdicts(report))
+    yield f"## Energy of trained runs\n\n{ENERGY_LEGEND}\n\n{markdown(header, rows)}\n\n{verdicts}\n"
 
 
 def _comparisons(root):
@@ -430,7 +465,11 @@ def _validate(run, path):
     if cut and filed in PROTOCOLS and filed != cut:
         what = f"{path}: is filed under {run['protocol']}, but its folds are those of fold_protocol {cut}"
         raise ResultsError(f"{what}: pass --protocol={cut}, or {cut}+1 for partition 1")
-    for key, text in _strings("", run):
+    _refuse_private(run, path)
+
+
+def _refuse_private(node, path):
+    for key, text in _strings("", node):
         found = _private(text)
         if found:
             raise ResultsError(f"{path}: {key} holds {found}, known on one machine only: write $SPIKEBRAIN_DATA/... instead")
@@ -471,6 +510,7 @@ def _parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when recipes/README.md is out of date")
     parser.add_argument("--keep", type=Path, metavar="RUN_FOLDER", help="keep the results.json of this run")
+    parser.add_argument("--keep-energy", type=Path, metavar="RUN_FOLDER", help="keep the energy.json that tools/energy.py wrote there")
     parser.add_argument("--protocol", help="what the run is filed under (default: what it says itself)")
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout (default: the one of this file)")
     return parser

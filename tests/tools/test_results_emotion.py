@@ -193,3 +193,21 @@ def test_comparisons_are_written_out(page, checkout):
     text = page(emotion())
     assert "## URDU, models compared: speaker" in text and "without SM5" in text
     assert "| a - b | +50.00 [+40.00, +60.00] |" in text and "Of 2 runs: a (speaker, seed 1), b (speaker, seed 1)." in text
+
+
+def test_energy_of_kept_runs_has_a_table(tool, checkout, page, tmp_path):
+    report = {"task": "emotion", "corpus": "URDU", "model": "pts", "protocol": "random", "seed": 1, "fold": "fold 1", "split": "test"}
+    scope = {"mJ": 0.5, "twin_mJ": 2.0, "integer_mJ": 0.1, "quantised_mJ": 0.2, "quantised_ratio": 0.5, "further_mJ": 0.01, "lines": []}
+    finding = {"layer": "a", "part": "weight", "sort": "product", "accumulate_only": False, "why": "real"}
+    audit = {"findings": [finding], "accumulate_only": False, "products": 1}
+    whole = {**report, "metrics": {"WA": 80.0}, "energy": dict.fromkeys(tool.SCOPES, scope), "audit": audit}
+    folder = tmp_path / "looked"
+    folder.mkdir()
+    (folder / "energy.json").write_text(json.dumps(whole))
+    kept = tool.keep_energy(folder, "random", checkout)
+    assert kept == checkout / "recipes" / "URDU" / "energy" / "pts-random-1.json"
+    text = page(emotion())
+    assert "## Energy of trained runs" in text and "WA 80.00 %" in text and "4.00x" in text
+    (folder / "energy.json").write_text(json.dumps({**whole, "command": "python /home/somebody/train.py"}))
+    with pytest.raises(ValueError, match="known on one machine only"):
+        tool.keep_energy(folder, None, checkout)

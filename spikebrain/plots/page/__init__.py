@@ -8,12 +8,12 @@
 from html import escape
 
 from spikebrain.plots.page import sections
-from spikebrain.plots.page.figures import energies, title, verdicts
+from spikebrain.plots.page.figures import energies, quality, title, verdicts
 from spikebrain.plots.page.script import SCRIPT
 from spikebrain.plots.page.style import STYLE
 from spikebrain.plots.page.trains import packed
 
-__all__ = ["energies", "page", "title", "verdicts"]
+__all__ = ["energies", "page", "quality", "title", "verdicts"]
 
 
 def page(report, drawn, beside=()):

@@ -22,6 +22,11 @@ def times(more, less):
     return f"{more / less:.2f}x" if more and less else "–"
 
 
+def quality(report):
+    """The first metric of a report, in percent."""
+    return " ".join(f"{name} {value:.2f} %" for name, value in list(report["metrics"].items())[:1])
+
+
 def energies(scope):
     """Cells of a scope: spiking, twin, how many times less; the same under a table of integers beside a quantised twin; further, in mJ."""
     known = {key: "–" if scope.get(key) is None else f"{scope[key]:.4g}" for key in ("integer_mJ", "quantised_mJ", "further_mJ")}
