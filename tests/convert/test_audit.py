@@ -138,7 +138,7 @@ def test_what_is_said_of_single_findings(trained, x, lengths):
             {"tanh", "membrane"},
         ),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given)) if isinstance(given, set) else str(given),  # a set has no order of its own
 )
 def test_switches(trained, x, lengths, name, switches, adds, more):
     found = convert.audit(trained(name, **switches), x, lengths)
