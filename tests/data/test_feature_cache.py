@@ -100,6 +100,12 @@ def test_other_rates_are_resampled_and_channels_averaged(tmp_path, ending):
     assert torch.equal(part, Fbank(n_mels=20)(resample(mono[22050:44100], 44100, RATE))) and len(part) == 51
 
 
+@pytest.fixture(autouse=True)
+def warnings_alone(caplog):
+    """Whatever level the runs of other tests have left."""
+    caplog.set_level(logging.WARNING, feature_cache.logger.name)
+
+
 def remade(cache, utterance, caplog, why):
     """``get`` of an entry that does not fit: made again, with a line that says why."""
     caplog.clear()
@@ -169,7 +175,7 @@ def test_fill_extracts_what_is_missing(corpus, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(feature_cache, "PROGRESS_S", 0.0)
     cache = make(tmp_path)
     get(cache, corpus[1])
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, feature_cache.logger.name):
         assert cache.fill(corpus) == Filled(made=2, kept=1, remade={}, cropped=0, skipped=())
     assert [record.getMessage().split(" utterances")[0] for record in caplog.records] == ["features: 1 of 2", "features: 2 of 2"]
     assert "s left" in caplog.text

@@ -67,7 +67,7 @@ def test_the_breakdown_sums_up_and_only_networks_with_neurons_have_them(spikescr
 
 
 def test_tiny_times_are_not_judged(written):
-    assert [row["verdict"] for row in written["verdicts"]] == ["not judged"] * 3
+    assert [row["verdict"] for row in written["verdicts"]] == ["not judged"] * 4
 
 
 def test_neurons_of_both_kinds_are_taken_out(spikescr, peers):
@@ -140,11 +140,15 @@ def test_work_inside_an_op_of_ours_has_its_kind(spikescr, measure):
 
 
 def test_each_bar_can_fail(spikescr):
-    def verdicts(peer, bare, percent):
-        steps = [{"variant": name, "ratio to spikebrain": {"median": n}} for name, n in ((spikescr.PEER, peer), (spikescr.OURS_BARE, bare))]
-        return [row["verdict"] for row in spikescr._verdicts("x", steps, [{"variant": spikescr.OURS, "neuron %": percent}], True)]
+    def verdicts(peer, bare, percent, beyond):
+        ratios = ((spikescr.OURS, 1.0), (spikescr.PEER, peer), (spikescr.OURS_BARE, bare))
+        steps = [{"variant": name, "ratio to spikebrain": {"median": n}, "ms": {"median": 100 * n}} for name, n in ratios]
+        both = ((spikescr.OURS, percent, 6.0 + beyond), (spikescr.OURS_BARE, 0.0, 6.0))
+        parts = [{"variant": name, "neuron %": share, "norm ms": 0.0, "neuron ms": ms} for name, share, ms in both]
+        return [row["verdict"] for row in spikescr._verdicts("x", steps, parts, True)]
 
-    assert verdicts(1.3, 0.96, 5.0) == ["PASS", "PASS", "PASS"]
-    assert verdicts(1.29, 0.96, 5.0) == ["FAIL", "PASS", "PASS"]
-    assert verdicts(1.3, 0.95, 5.0) == ["PASS", "FAIL", "PASS"]
-    assert verdicts(1.3, 0.96, 5.1) == ["PASS", "PASS", "FAIL"]
+    assert verdicts(1.3, 0.96, 5.0, 5.0) == ["PASS"] * 4
+    assert verdicts(1.29, 0.96, 5.0, 5.0) == ["FAIL", "PASS", "PASS", "PASS"]
+    assert verdicts(1.3, 0.95, 5.0, 5.0) == ["PASS", "FAIL", "PASS", "PASS"]
+    assert verdicts(1.3, 0.96, 5.0, 5.1) == ["PASS", "PASS", "FAIL", "PASS"]
+    assert verdicts(1.3, 0.96, 5.1, 5.0) == ["PASS", "PASS", "PASS", "FAIL"]
