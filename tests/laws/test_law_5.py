@@ -56,6 +56,25 @@ def test_law_5_events_give_the_same_spikes_and_count_the_same(entry):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("entry", registry.entries("size"), ids=lambda e: e.name)
+def test_law_5_in_published_widths(entry):
+    torch.manual_seed(0)
+    network = entry.constructor(num_layers=1).double().train()
+    channels = getattr(network, "input_size", network.config.d_model)
+    x = [1.5 * torch.randn(3, 13, channels, dtype=torch.float64) for _ in range(4)]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    for module in network.modules():
+        if isinstance(module, MaskedBatchNorm):
+            module.momentum = 1.0
+    for batch_of in x[1:]:
+        network(batch_of)
+    run, accumulates, macs = check_equal(network.eval(), convert.convert(network), x[0], torch.tensor([1.0, 7 / 13, 10 / 13]))
+    assert run.accumulates == accumulates and run.macs == macs
+
+
 @pytest.mark.parametrize("entry", [e for e in SPIKING if "iml" in e.name and "sdsa3" not in e.name], ids=lambda e: e.name)
 @pytest.mark.parametrize("biases", [False, True])
 def test_law_5_with_one_matrix_a_head(entry, biases):
