@@ -4,9 +4,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from spikebrain.baselines.gsu import GSU
+from spikebrain.baselines.lif_mlp import LIFMLP
 from spikebrain.baselines.lif_network import LIFNetwork
+from spikebrain.baselines.spike_driven_transformer import SpikeDrivenTransformer
 from spikebrain.baselines.spikescr_twin import SpikeSCRTwin
 from spikebrain.baselines.vanilla_snn import VanillaSNN
+from spikebrain.baselines.vgg_bilstm import VGGBiLSTM
 from spikebrain.encoders import iml_spikeformer as iml
 from spikebrain.encoders import pts_snn, spikescr
 from spikebrain.neurons import LIF, PLIF, IterativeLIF, MultiLevelSpike
@@ -74,7 +78,11 @@ _ENTRIES = (
     Entry("pts_snn_only_shift", functools.partial(pts_snn.PTSSNN, num_prompts=0, attention=False), "encoder", False, _PTS),
     Entry("pts_snn_literal", pts_snn.paper_literal, "encoder", False, _PTS),
     Entry("vanilla_snn", VanillaSNN, "encoder", True, _PTS),
+    Entry("spike_driven_transformer", SpikeDrivenTransformer, "encoder", False, _IML),
+    Entry("lif_mlp", LIFMLP, "encoder", True, _IML),
+    Entry("gsu", GSU, "encoder", True, _IML),
     Entry("spikescr_twin", SpikeSCRTwin, "ann", False, "ours"),
+    Entry("vgg_bilstm", VGGBiLSTM, "ann", False, _IML),
     Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376, as_published=_ALL_BIASES),
     Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240, as_published=_ALL_BIASES),
     Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104, as_published=_ALL_BIASES),

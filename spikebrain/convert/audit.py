@@ -28,8 +28,11 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from spikebrain import lengths as frames
 from spikebrain import operands
+from spikebrain.baselines.gsu import GSU, GatedNeuron, GSULayer
+from spikebrain.baselines.lif_mlp import LIFMLP
 from spikebrain.baselines.lif_network import LIFLayer, LIFNetwork
 from spikebrain.baselines.linear_head import FrameLayer, LinearHead
+from spikebrain.baselines.spike_driven_transformer import SpikeDrivenTransformer
 from spikebrain.baselines.vanilla_snn import VanillaLayer, VanillaSNN
 from spikebrain.blocks.gated_convolution import DepthwiseConv, SeparableGatedConvolution
 from spikebrain.blocks.homeostatic_bias import HomeostaticBias
@@ -177,6 +180,7 @@ OPERATIONS = {
     PLIF: Known(_lif),
     IterativeLIF: Known(lambda neuron: (_leak(neuron.decay),)),
     SingleStepPLIF: _does(_adds("threshold", "a comparison")),
+    GatedNeuron: _does(_multiplies("membrane", "is multiplied by a gate, a sigmoid, once a frame: it changes from frame to frame")),
     MultiLevelSpike: _does(_adds("threshold", "comparisons and subtractions; what a spike is worth folds into the next weights")),
     # norms and other functions
     nn.LayerNorm: _does(_multiplies("norm", STATISTICS)),
@@ -193,15 +197,17 @@ OPERATIONS = {
     # what computes nothing of its own in evaluation, or tells of it
     **dict.fromkeys((nn.Identity, nn.Dropout, FrameConstantDropout, nn.Sequential, nn.ModuleList, nn.ModuleDict), Known()),
     **dict.fromkeys((SpikeLinear, DepthwiseConv, nn.Linear, nn.Conv1d, nn.Conv2d, NormedNeuron, SpikingMLP, TemporalShift), Known()),
-    **dict.fromkeys((SpikeSCR, SpikeSCRMLP, SeparableGatedConvolution, LIFNetwork, VanillaSNN), Known()),
+    **dict.fromkeys((SpikeSCR, SpikeSCRMLP, SeparableGatedConvolution, LIFNetwork, LIFMLP, GSU, VanillaSNN), Known()),
     LIFLayer: Known(real={"linear": "hears features; counts of events would be input_kind: level"}),
     VanillaLayer: Known(real={"linear": "hears features"}),
+    GSULayer: Known(real={"linear": "hears features"}),
     # blocks
     RepSSA: Known(_attention, real={"scores": "queries and keys are real numbers: reparameterise(network)"}),
     FusedRepSSA: Known(_attention),
     SDSA3: _does(_adds("scale", "1 / sqrt(d), a constant: folds into the threshold behind it")),
     IMLSpikeformerBlock: _does(RESIDUAL),
     IMLSpikeformer: Known(_steps),
+    SpikeDrivenTransformer: Known(_steps),
     SpikeEmbedding: Known(tells_for=("conv",), real={"weight": "hears features; counts of events would be input_kind: level"}),
     RotarySpikingAttention: Known(_rotary, real={"qkv": "sines were added to the spikes"}),
     SpikeSCRBlock: _does(_adds("residual", "a sum of integers")),
@@ -223,6 +229,11 @@ OPERATIONS = {
     "spikebrain.baselines.spikescr_twin._Block": _does(RESIDUAL),
     "spikebrain.baselines.spikescr_twin._Attention": _does(_ROTATION, _SOFTMAX),
     "spikebrain.baselines.spikescr_twin._Convolution": _does(_multiplies("sigmoid", "of the gate, every frame and channel")),
+    # VGG-BiLSTM
+    nn.LSTM: Known(),
+    "spikebrain.baselines.vgg_bilstm.VGGSubsampling": _does(_adds("relu", "comparisons, those of the pooling too")),
+    "spikebrain.baselines.vgg_bilstm.BiLSTMLayer": _does(_multiplies("gates", "sigmoids, tanhs and products of what they leave, a cell")),
+    "spikebrain.baselines.vgg_bilstm.VGGBiLSTM": _does(_multiplies("tanh", "of the output, every frame and channel")),
     # lobes
     "spikebrain.lobes.framewise.FrameEncoder": Known(_sines, dense={"projection": "front end: hears features"}),
     "spikebrain.lobes.framewise.SpikingClassifier": Known(dense={"head": "classifier: its input is not declared"}),
@@ -230,6 +241,12 @@ OPERATIONS = {
         (_multiplies("pooling", "mean and deviation over an utterance, once a channel"),), dense={"head": "hears pooled numbers"}
     ),
     "spikebrain.lobes.rate.RateClassifier": Known(),
+    "spikebrain.lobes.speaker.SpeakerEmbedding": Known(),
+    "spikebrain.lobes.speaker.AttentiveStatisticsPooling": _does(
+        _multiplies("pooling", "mean and deviation over an utterance, plain and weighted"),
+        _multiplies("softmax", "an exponential and a division for every frame and channel"),
+        _multiplies("tanh", "of every frame, inside of the attention"),
+    ),
     "spikebrain.lobes.transformer_asr.HostEncoder": Known(),
     "spikebrain.lobes.transformer_asr.SpikingTransformerASR": Known(),
     "spikebrain.lobes.features.EventFrames": Known(),

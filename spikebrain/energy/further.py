@@ -5,7 +5,8 @@ additions, multiplications and comparisons, which have a price, and exponentials
 which no table that we know has one: they are counted, not priced. Operations a position, all of them ours:
 
     neurons      LIF: multiply by the decay, add the current, compare; integrate-and-fire of T levels: compare in every micro-step.
-                 With soft reset, and a level at a time: one subtraction for every spike
+                 With soft reset, and a level at a time: one subtraction for every spike. Gated units: a sigmoid, a multiplication,
+                 a comparison and four additions, two of them of what the layer's own spikes say
     norm         layer norm of D channels: 4 D + 1 additions, 3 D + 2 multiplications, a root, a division. A batch norm that a block
                  declares (``FOLDS``) folds into the layer before, of which it leaves the bias; any other multiplies and adds
     softmax      for a pair of frames and a head: compare (largest), subtract, exponential, add, multiply; a division a row
@@ -21,7 +22,10 @@ from typing import NamedTuple
 
 from torch import nn
 
+from spikebrain.baselines.gsu import GSU, GatedNeuron
+from spikebrain.baselines.lif_mlp import LIFMLP
 from spikebrain.baselines.linear_head import FrameLayer, LinearHead
+from spikebrain.baselines.spike_driven_transformer import SpikeDrivenTransformer
 from spikebrain.blocks.homeostatic_bias import HomeostaticBias
 from spikebrain.blocks.masked_norm import MaskedBatchNorm
 from spikebrain.blocks.rate_readout import RateReadout
@@ -121,6 +125,12 @@ def _multilevel(positions, name, module):
 
 def _single_step(positions, name, module):
     yield "neurons", {"compare": _updates(positions, name)[0]}
+
+
+def _gated(positions, name, module):
+    """Two currents of the layer's own spikes are added to those of its input; c + f (b - c) is one multiplication."""
+    updates, _ = _updates(positions, name)
+    yield "neurons", {"multiply": updates, "add": 4 * updates, "compare": updates, "sigmoid": updates}
 
 
 def _layer_norm(positions, name, module):
@@ -230,6 +240,22 @@ def _embedding(positions, name, module):
     yield "readout", pooling
 
 
+def _attentive_pooling(positions, name, module):
+    """Statistics twice, of all frames alike and weighted; the softmax is over frames, a row a channel."""
+    inner, width = module.score.in_features, module.score.out_features
+    hidden, elements, channels = positions.of(name) * inner, positions.of(name) * width, positions.utterances * width
+    yield "activation", {"add": hidden, "compare": hidden, "tanh": hidden}
+    yield "softmax", _softmax(elements, channels)
+    plain = {"add": 3 * elements, "multiply": elements + 2 * channels, "divide": positions.utterances}
+    weighted = {"add": 3 * elements, "multiply": 3 * elements}
+    both = {key: plain.get(key, 0) + weighted.get(key, 0) for key in plain}
+    yield "readout", {**both, "compare": 2 * channels, "root": 2 * channels}
+
+
+def _utterance_norm(positions, name, module):
+    yield "norm", dict.fromkeys(("multiply", "add"), positions.utterances * module.channels)
+
+
 def _subsampling(positions, name, module):
     if module.activation == "relu":
         convs = ((f"{name}.conv_1", module.conv_1), (f"{name}.conv_2", module.conv_2))
@@ -243,6 +269,10 @@ def _frame_layer(positions, name, module):
 def _linear_head(positions, name, module):
     elements, channels = (count * module.encoder.output_size for count in (positions.of(name), positions.utterances))
     yield "readout", {"add": elements, "multiply": channels, "divide": positions.utterances}
+
+
+def _spiking_mlp(positions, name, module):
+    yield "activation", {"tanh": positions.of(name) * module.out.out_features}
 
 
 def _twin_attention(positions, name, module):
@@ -267,6 +297,23 @@ def _twin_block(positions, name, module):
 
 def _twin(positions, name, module):
     yield "activation", {"compare": positions.of(name) * module.conv.out_channels}
+
+
+def _vgg_subsampling(positions, name, module):
+    """ReLU, or ReLU and pooling at once: the largest of 0 and of a window, a comparison an element."""
+    convs = [(f"{name}.convs.{index}", conv) for index, conv in enumerate(module.convs)]
+    yield "activation", {"compare": sum(positions.of_weight(*conv) * conv[1].out_channels for conv in convs)}
+
+
+def _bilstm_layer(positions, name, module):
+    """Input, forget and output gate, candidate and cell; the two biases of torch's gates are one."""
+    cells = 2 * positions.of(name) * module.lstm.hidden_size
+    yield "bias", {"add": 4 * cells}
+    yield "activation", {"sigmoid": 3 * cells, "tanh": 2 * cells, "multiply": 3 * cells, "add": cells}
+
+
+def _vgg_bilstm(positions, name, module):
+    yield "activation", {"tanh": positions.of(name) * module.out.out_features}
 
 
 def _host_attention(positions, name, module):
@@ -304,11 +351,13 @@ def _nothing(positions, name, module):
 
 _HOST = "speechbrain.lobes.models.transformer.Transformer"
 _TWIN = "spikebrain.baselines.spikescr_twin"
+_VGG = "spikebrain.baselines.vgg_bilstm"
 RULES = {
     SingleStepPLIF: _single_step,
     LIF: _lif,
     IterativeLIF: _iterative,
     MultiLevelSpike: _multilevel,
+    GatedNeuron: _gated,
     nn.LayerNorm: _layer_norm,
     GlobalNorm: _global_norm,
     MaskedBatchNorm: _batch_norm,
@@ -316,6 +365,7 @@ RULES = {
     FusedRepSSA: _repssa,
     IMLSpikeformerBlock: _iml_block,
     IMLSpikeformer: _iml,
+    SpikeDrivenTransformer: _iml,
     RotarySpikingAttention: _rotary,
     SpikeSCRBlock: _spikescr_block,
     SpikingShiftBlock: _shift_block,
@@ -326,16 +376,23 @@ RULES = {
     Conv2dSubsampling: _subsampling,
     FrameLayer: _frame_layer,
     LinearHead: _linear_head,
+    LIFMLP: _spiking_mlp,
+    GSU: _spiking_mlp,
     nn.MultiheadAttention: _host_attention,
     nn.Embedding: _nothing,  # looked up, not multiplied
     # By name: rooms and hosts that the count of a network without them does without, and classes that are their module's own.
     "spikebrain.lobes.framewise.FrameEncoder": _frame_encoder,
     "spikebrain.lobes.framewise.SpikingEmbedding": _embedding,
+    "spikebrain.lobes.speaker.AttentiveStatisticsPooling": _attentive_pooling,
+    "spikebrain.lobes.speaker.UtteranceNorm": _utterance_norm,
     f"{_TWIN}._Attention": _twin_attention,
     f"{_TWIN}._MLP": _twin_mlp,
     f"{_TWIN}._Convolution": _twin_convolution,
     f"{_TWIN}._Block": _twin_block,
     f"{_TWIN}.SpikeSCRTwin": _twin,
+    f"{_VGG}.VGGSubsampling": _vgg_subsampling,
+    f"{_VGG}.BiLSTMLayer": _bilstm_layer,
+    f"{_VGG}.VGGBiLSTM": _vgg_bilstm,
     f"{_HOST}.TransformerEncoderLayer": _host_block(2),
     f"{_HOST}.TransformerDecoderLayer": _host_block(3),
     f"{_HOST}.PositionalEncoding": _host_positions,

@@ -4,6 +4,7 @@ from spikebrain.lobes.features import LogMel
 from spikebrain.lobes.framewise import FrameEncoder, SpikingClassifier, SpikingEmbedding
 from spikebrain.lobes.published import published
 from spikebrain.lobes.rate import RateClassifier
+from spikebrain.lobes.speaker import SpeakerEmbedding, SpeakerLoss
 from spikebrain.lobes.transformer_asr import SpikingTransformerASR, published_asr
 from spikebrain.lobes.utterance_features import Emotion2Vec, Fbank, HuggingFace
 
@@ -14,6 +15,8 @@ __all__ = [
     "HuggingFace",
     "LogMel",
     "RateClassifier",
+    "SpeakerEmbedding",
+    "SpeakerLoss",
     "SpikingClassifier",
     "SpikingEmbedding",
     "SpikingTransformerASR",

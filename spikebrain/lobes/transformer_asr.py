@@ -17,6 +17,7 @@ from torch import nn
 
 from spikebrain import lengths as frames
 from spikebrain import registry
+from spikebrain.baselines.vgg_bilstm import VGGSubsampling
 from spikebrain.blocks.subsampling import Conv2dSubsampling
 
 logger = logging.getLogger(__name__)
@@ -78,13 +79,14 @@ class SpikingTransformerASR(TransformerASR):
         A name of :mod:`spikebrain.registry`; "transformer", "conformer" or "branchformer" fall through to SpeechBrain; or a
         callable (``!name:package.Encoder``) that takes ``num_layers, d_model, nhead, d_ffn, dropout, causal``.
     encoder_kwargs : dict, optional
-        Further arguments of the encoder, e.g. ``{levels: 4, block_norm: none}``.
+        Further arguments of the encoder, e.g. ``{levels: 4, block_norm: none}``. With an ``input_size`` among them, that of the
+        host, the encoder reads the features itself and the host's projection to d_model is left out (recurrent recognisers).
 
     Raises
     ------
     ValueError
-        For an unknown encoder, for ``encoder_kwargs`` with a stock one, and for ``layerdrop_prob``, which spiking encoders
-        do not have.
+        For an unknown encoder, for two different values of ``input_size``, for ``encoder_kwargs`` with a stock one, and for
+        ``layerdrop_prob``, which spiking encoders do not have.
 
     Notes
     -----
@@ -106,12 +108,17 @@ class SpikingTransformerASR(TransformerASR):
         arguments = _named(args, stock)
         if arguments.get("layerdrop_prob"):
             raise ValueError(f"layerdrop_prob is {arguments['layerdrop_prob']}: spiking encoders have no layer drop, set it to 0")
-        encoder = constructor(**_encoder_arguments(arguments), **(encoder_kwargs or {}))
+        own = encoder_kwargs or {}
+        if own.get("input_size", input_size) != input_size:
+            raise ValueError(f"encoder_kwargs: input_size is {own['input_size']}, that of the host {input_size}: set both to one value")
+        encoder = constructor(**_encoder_arguments(arguments), **own)
         super().__init__(tgt_vocab, input_size, **_host_arguments(arguments, encoder))
         for parameter in encoder.parameters():
             if parameter.dim() > 1 and not parameter.is_meta and parameter.any():
                 nn.init.xavier_normal_(parameter)
         self.encoder = HostEncoder(encoder, self.output_hidden_states)
+        if "input_size" in own:
+            self.custom_src_module = nn.Identity()
 
 
 _ORDER = ("d_model", "nhead", "num_encoder_layers", "num_decoder_layers", "d_ffn", "dropout", "activation", "positional_encoding")
@@ -150,11 +157,12 @@ def _host_arguments(arguments, encoder):
     }
 
 
-_PUBLISHED = {  # subsampling factor, vocabulary; decoder of 6 blocks, 80 mel bands
+_PUBLISHED = {  # subsampling factor, or the front end by name; vocabulary; decoder of 6 blocks, 80 mel bands
     "iml_spikeformer_aishell_12": (4, 4233),
     "iml_spikeformer_aishell_24": (4, 4233),
     "iml_spikeformer_aishell_36": (4, 4233),
     "iml_spikeformer_librispeech_18": (6, 5000),
+    "vgg_bilstm": ("vgg", 4233),
 }
 
 
@@ -162,18 +170,23 @@ def published_asr(name, **encoder_kwargs):
     """The whole published ASR model around the registered size ``name``.
 
     Returns an nn.ModuleDict with ``frontend``, ``Transformer``, ``ctc_lin`` and ``seq_lin``; ``encoder_kwargs`` go to the
-    encoder (``qk_bias=True`` gives the parameter count of the paper's 30.35 M and 99.36 M). ValueError for other names.
+    encoder (``qk_bias=True`` gives the parameter count of the paper's 30.35 M and 99.36 M). Behind the VGG front end the encoder reads
+    what comes out of it, without a projection. ValueError for other names.
     """
     if name not in _PUBLISHED:
         raise ValueError(f"{name!r} is no published ASR size: choose one of {', '.join(_PUBLISHED)}")
     factor, vocabulary = _PUBLISHED[name]
     with torch.device("meta"):
         config = registry.build(name).config
-    frontend = Conv2dSubsampling(config.d_model, factor)
+    if factor == "vgg":
+        frontend = VGGSubsampling()
+        encoder_kwargs = {"input_size": frontend.out_features, **encoder_kwargs}
+    else:
+        frontend = Conv2dSubsampling(config.d_model, factor)
     size = {key: getattr(config, key) for key in ("d_model", "nhead", "d_ffn", "dropout")}
     transformer = SpikingTransformerASR(
         vocabulary, frontend.out_features, num_encoder_layers=config.num_layers, num_decoder_layers=6, normalize_before=True,
-        encoder_kwargs=encoder_kwargs, **size,
+        encoder_module=name, encoder_kwargs=encoder_kwargs, **size,
     )  # fmt: skip
     heads = {key: Linear(input_size=config.d_model, n_neurons=vocabulary) for key in ("ctc_lin", "seq_lin")}
     return nn.ModuleDict({"frontend": frontend, "Transformer": transformer, **heads})

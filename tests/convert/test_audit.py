@@ -49,6 +49,9 @@ EXPECTED = {
     "pts_snn_only_shift": (SHIFT, PTS),
     "pts_snn_literal": ({**SHIFT, **LINEAR, **BIAS}, PTS | {"columns", "prompts"}),
     "vanilla_snn": (FIRST, {"membrane"}),
+    "spike_driven_transformer": ({}, {"norm", "membrane"}),
+    "lif_mlp": (FIRST, {"membrane", "tanh"}),
+    "gsu": (FIRST, {"membrane", "tanh"}),
 }
 
 

@@ -16,6 +16,7 @@ from test_laws import COUNTS, MODELS, NETWORKS, READ_REAL, IgnoresLengths, batch
 from torch import nn
 
 from spikebrain import convert, energy, registry
+from spikebrain.baselines.gsu import GatedNeuron
 from spikebrain.baselines.vanilla_snn import VanillaSNN
 from spikebrain.blocks.spiking_mlp import SpikingMLP
 from spikebrain.energy import further
@@ -126,7 +127,7 @@ def silence(model):
     for module in model.modules():
         if isinstance(module, LIF):
             module.options = module.options._replace(threshold=1e9)
-        elif isinstance(module, IterativeLIF):
+        elif isinstance(module, IterativeLIF | GatedNeuron):
             module.threshold = 1e9
         elif isinstance(module, MultiLevelSpike):
             module.options = dataclasses.replace(module.options, threshold=1e9)
