@@ -224,9 +224,11 @@ def _inputs(brain, root, batch):
     kept = {}
 
     def keep_features(module, given, out):
+        """Keeps the features of the utterance."""
         kept["features"] = out[0][0].cpu()
 
     def keep_given(module, given):
+        """Keeps what the network is given."""
         kept["given"] = given
 
     hooks = [brain.parts["features"].register_forward_hook(keep_features)]

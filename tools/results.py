@@ -308,6 +308,7 @@ def _reader(*path):
     """Run -> the number that lies there in its results, or None."""
 
     def read(run):
+        """The number of one run."""
         node = run
         for key in path:
             node = node.get(key, {})

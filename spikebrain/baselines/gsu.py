@@ -20,6 +20,7 @@ from torch import nn
 
 from spikebrain import lengths as frames
 from spikebrain import operands
+from spikebrain.baselines import stack
 from spikebrain.blocks.spike_linear import SpikeLinear
 from spikebrain.kernels import surrogate
 from spikebrain.neurons.multilevel import firing_event
@@ -84,22 +85,6 @@ class GSUConfig(Switches):
         return self.d_ffn if self.hidden is None else self.hidden
 
 
-class _Step(torch.autograd.Function):
-    """1 where a distance is not below 0; its derivative is a surrogate."""
-
-    @staticmethod
-    def forward(ctx, distance, name, alpha):
-        """1 or 0 for every ``distance`` to the threshold, of any shape; ``name`` and ``alpha`` are the surrogate's."""
-        ctx.save_for_backward(distance)
-        ctx.name, ctx.alpha = name, alpha
-        return (distance >= 0).to(distance.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        """By distance alone."""
-        return grad * surrogate.derivative(ctx.name, ctx.saved_tensors[0], ctx.alpha), None, None
-
-
 class GatedNeuron(nn.Module):
     """The neurons of a layer of gated spiking units: a loop over frames, in plain torch operations.
 
@@ -159,7 +144,7 @@ class GatedNeuron(nn.Module):
         gate, content = current.chunk(2, -1)
         gate = torch.sigmoid(gate)
         membrane = gate * membrane + (1 - gate) * content
-        return _Step.apply(membrane - self.threshold, self.surrogate, self.alpha), membrane
+        return surrogate.step(membrane - self.threshold, self.surrogate, self.alpha), membrane
 
     def _declared(self, value, counts):
         value = frames.zero_past(value, counts)
@@ -236,16 +221,8 @@ class GSU(nn.Module):
         ValueError
             When x has another number of channels, or the state another number of layers or another shape.
         """
-        if x.shape[-1] != self.input_size:
-            raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
-        if state is not None and len(state.layers) != len(self.layers):
-            raise ValueError(f"the state has {len(state.layers)} layers, the network {len(self.layers)}: pass the state that it returned")
-        counts, after = frames.absolute(lengths, x), []
-        train = operands.Spikes.real(frames.zero_past(x, counts), counts)
-        for layer, before in zip(self.layers, state.layers if state else [None] * len(self.layers), strict=True):
-            train, own = layer(train, before)
-            after.append(own)
-        return frames.zero_past(self.tanh(self.out(train)), counts), GSUState(tuple(after))
+        train, after = stack.run(self, x, lengths, state)
+        return frames.zero_past(self.tanh(self.out(train)), train.counts), GSUState(after)
 
 
 def aishell(**changes):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from spikebrain import lengths as frames
-from spikebrain import operands
+from spikebrain.baselines import stack
 from spikebrain.baselines.lif_network import LIFNetworkState
 from spikebrain.baselines.vanilla_snn import VanillaLayer
 from spikebrain.blocks.spike_linear import SpikeLinear
@@ -114,16 +114,8 @@ class LIFMLP(nn.Module):
         ValueError
             When x has another number of channels, or the state another number of layers or another shape.
         """
-        if x.shape[-1] != self.input_size:
-            raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
-        if state is not None and len(state.layers) != len(self.layers):
-            raise ValueError(f"the state has {len(state.layers)} layers, the network {len(self.layers)}: pass the state that it returned")
-        counts, after = frames.absolute(lengths, x), []
-        train = operands.Spikes.real(frames.zero_past(x, counts), counts)
-        for layer, before in zip(self.layers, state.layers if state else [None] * len(self.layers), strict=True):
-            train, own = layer(train, before)
-            after.append(own)
-        return frames.zero_past(self.tanh(self.out(train)), counts), LIFNetworkState(tuple(after))
+        train, after = stack.run(self, x, lengths, state)
+        return frames.zero_past(self.tanh(self.out(train)), train.counts), LIFNetworkState(after)
 
 
 def aishell(**changes):

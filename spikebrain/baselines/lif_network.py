@@ -14,6 +14,7 @@ from torch import nn
 
 from spikebrain import lengths as frames
 from spikebrain import operands
+from spikebrain.baselines import stack
 from spikebrain.blocks.masked_norm import MaskedBatchNorm
 from spikebrain.neurons import LIF, PLIF
 from spikebrain.neurons.switches import Switches, one_of
@@ -127,19 +128,10 @@ class LIFNetwork(nn.Module):
         ValueError
             When x has another number of channels, or the state another number of layers or another shape.
         """
-        if x.shape[-1] != self.input_size:
-            raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
+        stack.check(self, x, state)
         counts, states, kind = frames.absolute(lengths, x), [], operands.Kind(self.config.input_kind)
-        for layer, one in zip(self.layers, self._before(state), strict=True):
+        for layer, one in zip(self.layers, stack.before(self, state), strict=True):
             x, after = layer(x, counts, one, kind)
             states.append(after)
             kind = operands.Kind.BINARY
         return x, LIFNetworkState(tuple(states))
-
-    def _before(self, state):
-        """The state of every layer before the first frame, None for zero membranes."""
-        if state is None:
-            return [None] * len(self.layers)
-        if len(state.layers) != len(self.layers):
-            raise ValueError(f"the state has {len(state.layers)} layers, the network {len(self.layers)}: pass the state that it returned")
-        return state.layers

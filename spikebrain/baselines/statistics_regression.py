@@ -76,6 +76,7 @@ class StatisticsRegression:
         )
 
         def loss():
+            """The objective, with its gradient."""
             search.zero_grad()
             value = self._loss(z, labels)
             value.backward()

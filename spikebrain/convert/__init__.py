@@ -9,7 +9,7 @@ from spikebrain.convert.audit import Audit, audit
 from spikebrain.convert.fold import fold_batchnorm
 from spikebrain.convert.ready import ConversionError, check
 from spikebrain.convert.reparameterise import FusedRepSSA, reparameterise
-from spikebrain.convert.simulate import Simulation, convert, simulate
+from spikebrain.convert.simulate import Simulation, convert, simulate, told
 from spikebrain.convert.unroll import unroll_levels
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "fold_batchnorm",
     "reparameterise",
     "simulate",
+    "told",
     "unroll_levels",
 ]

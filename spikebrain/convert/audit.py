@@ -376,6 +376,7 @@ def _told(network, names, forward, x, lengths):
     told = {}
 
     def hear(event):
+        """Notes a product."""
         if not isinstance(event, operands.Product):
             return
         if event.module not in names:
@@ -399,6 +400,7 @@ def _looker(name):
     """A hook that looks at what the module ``name`` is told to be spikes or counts."""
 
     def look(module, arguments):
+        """Checks the trains that a layer is given."""
         for train in arguments:
             if isinstance(train, operands.Spikes) and train.levels is not None:
                 _check_train(name, train)

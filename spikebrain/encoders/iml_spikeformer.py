@@ -92,6 +92,8 @@ class IMLSpikeformerConfig(FiringOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.causal and self.attention == "sdsa3":
+            raise ValueError("causal is True, but attention sdsa3 mixes the whole utterance in one state: set causal: False, or repssa")
         if self.d_model % self.nhead:
             raise ValueError(f"d_model {self.d_model} is not a multiple of nhead {self.nhead}: choose a width that the heads share evenly")
 

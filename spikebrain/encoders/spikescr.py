@@ -191,6 +191,7 @@ class RotarySpikingAttention(nn.Module):
         fired = self.rotary_neuron.fire(scrambled, torch.full_like(counts, length))
 
         def back(t):
+            """The scrambled axes put back, (B, L, 2 D)."""
             t = t.unflatten(-1, (2, -1)).permute(2, 1, 0, 3).reshape(2, batch, self.nhead, length, -1)
             return t.transpose(2, 3).flatten(3).permute(1, 2, 0, 3).flatten(2)
 
@@ -209,6 +210,7 @@ class RotarySpikingAttention(nn.Module):
         macs = int((counts * (per_frame or counts)).sum()) * width
 
         def met(train):
+            """Additions of a train's spikes with what each of them meets."""
             return int((train.level.flatten(1).sum(1, dtype=torch.long) * (per_frame or counts)).sum())
 
         if self.order == "state":

@@ -335,6 +335,7 @@ def _host_ffn(positions, name, module):
 
 def _host_block(branches):
     def rule(positions, name, module):
+        """Additions of the residual sums of a block."""
         yield "residual", {"add": branches * positions.of(name) * module.pos_ffn.ffn[-1].out_features}
 
     return rule

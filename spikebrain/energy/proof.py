@@ -7,13 +7,12 @@
 
 import copy
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 
 from spikebrain import operands
-from spikebrain.convert import convert, simulate
+from spikebrain.convert import convert, simulate, told
 from spikebrain.neurons import LIF, IterativeLIF, MultiLevelSpike
 
 FIRES = {LIF: "run", IterativeLIF: "fire", MultiLevelSpike: "fire"}  # what of a layer of neurons gives its spikes
@@ -44,6 +43,7 @@ class Trains:
 
     def _kept(self, name, fire):
         def kept(*given, **named):
+            """Fires as before, and keeps the train."""
             fired = fire(*given, **named)
             spikes = fired if isinstance(fired, operands.Spikes) else fired[0]
             number = sum(name == layer.partition("#")[0] for layer in self.layers) + 1
@@ -118,7 +118,7 @@ def prove(network, x, lengths=None):
     if len(x) != 1:
         raise ValueError(f"x holds {len(x)} utterances: trains are kept of one, pass x[:1]")
     double = copy.deepcopy(network).double()
-    trained, counted = _heard(double, x.double(), lengths)
+    trained, plain = _heard(double, x.double(), lengths)
     events, run, _ = _simulated(double, x.double(), lengths)
     single, _ = _heard(network, x, lengths)
     events_single, _, seconds = _simulated(network, x, lengths)
@@ -126,8 +126,8 @@ def prove(network, x, lengths=None):
         trains=single,
         differ=_unlike(trained, events),
         differ_float32=_unlike(single, events_single),
-        additions=_beside(run.accumulates, counted["additions"]),
-        macs=_beside(run.macs, counted["macs"]),
+        additions=_beside(run.accumulates, plain.accumulates),
+        macs=_beside(run.macs, plain.macs),
         seconds=seconds,
     )
 
@@ -137,18 +137,10 @@ def _fires(module):
 
 
 def _heard(network, x, lengths):
-    """(layer -> train, {"additions", "macs": (layer, part) -> number}) of a plain run."""
-    names = {module: name for name, module in network.named_modules()}
-    counted = {"additions": defaultdict(int), "macs": defaultdict(int)}
-
-    def hear(event):
-        if isinstance(event, operands.Product):
-            table, number = ("macs", event.macs) if event.accumulates is None else ("additions", event.accumulates)
-            counted[table][names[event.module], event.part] += int(number)
-
-    with operands.listen(hear), Trains(network) as trains:
-        network(x, lengths)
-    return trains.layers, counted
+    """(layer -> train, Simulation) of a plain run."""
+    with Trains(network) as trains:
+        run = told(network, x, lengths)
+    return trains.layers, run
 
 
 def _simulated(network, x, lengths):

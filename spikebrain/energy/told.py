@@ -52,6 +52,7 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32, integer_prices=N
     positions = Positions(counter, frames, formula=_silent(counter, blocks, frames))
 
     def part_of(name):
+        """The part of the network that a layer is in."""
         return "encoder" if inside(name, blocks) else "frontend" if inside(name, encoder) else "decoder"
 
     network = by_part(part_of, _products(positions))

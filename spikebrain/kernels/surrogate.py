@@ -37,6 +37,25 @@ def derivative(name, x, alpha):
     return _TABLE[check(name)](x, alpha)
 
 
+class _Heaviside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, distance, name, alpha):
+        """1 where ``distance`` to the threshold is not below 0."""
+        ctx.save_for_backward(distance)
+        ctx.name, ctx.alpha = name, alpha
+        return (distance >= 0).to(distance.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """By distance: the derivative of the surrogate called ``name``."""
+        return grad * derivative(ctx.name, ctx.saved_tensors[0], ctx.alpha), None, None
+
+
+def step(distance, name, alpha):
+    """1 where ``distance`` (any shape) is not below 0, else 0, in its dtype; the derivative is that of :func:`derivative`."""
+    return _Heaviside.apply(distance, name, alpha)
+
+
 def check(name):
     """``name`` when the table has it; a ValueError lists the table."""
     if name not in _TABLE:

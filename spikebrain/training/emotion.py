@@ -9,6 +9,7 @@ fold's training utterances alone. A run that was killed goes on in the fold, and
 are trained side by side, each by this same command with ``--fold``.
 """
 
+import hashlib
 import json
 import os
 import statistics
@@ -70,6 +71,9 @@ KEYS = NEEDED.keys() | OPTIONAL.keys()
 REOPENED = {}
 NORMALISATIONS = ("global", "none")
 _OF_THE_FIRST = ("parameters", "firing_rate", "energy", "hardware")  # of results.json: numbers of the first fold
+# Where and how folds are computed, and what they are filed under: nothing that changes their numbers.
+_ASIDE = """output_folder save_folder data_folder synthetic_folder synthetic_options cache_folder fold jobs invoked_as protocol
+extra_loggers""".split()
 _ONCE = (*_OF_THE_FIRST, "calibration")  # in the results of the run, not again in each of several folds
 # What classify.build and its Brain read, and folds do not leave open.
 _FIXED = {"dev_splits": ("valid",), "test_splits": ("test",), "augment": None, "paper_padding": False}
@@ -339,7 +343,26 @@ def _folder(hparams, fold, number):
 def _asked(hparams, fold):
     """What a fold's report says of what was asked, by which it is known again."""
     asked = {name: hparams[name] for name in ("model", "seed", "number_of_epochs")}
-    return {"fold": fold.name, "digest": fold.digest, **asked}
+    return {"fold": fold.name, "digest": fold.digest, "settings": _settings(hparams), **asked}
+
+
+def _settings(hparams):
+    """SHA-256 of all settings but those of ``_ASIDE``, 16 digits: a fold that was trained with others is trained again."""
+    said = {name: _said(value) for name, value in hparams.items() if name not in _ASIDE}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _said(value):
+    """A setting as plain values: of an extractor what it does, of other objects what they are, of factories their arguments too."""
+    if isinstance(value, dict):
+        return {str(name): _said(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_said(one) for one in value]
+    if isinstance(value, partial):
+        return [_said(value.func), _said(value.args), _said(value.keywords)]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return getattr(value, "fingerprint", None) or getattr(value, "__qualname__", None) or type(value).__qualname__
 
 
 def _ended(hparams, fold, number):

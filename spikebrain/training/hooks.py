@@ -56,6 +56,7 @@ def _listen(brain, batches, counter):
     kept = {}
 
     def keep(module, args, kwargs):
+        """Keeps what the encoder is given."""
         kept.setdefault("src", kwargs.get("src", args[0] if args else None))
         kept.setdefault("lengths", _lengths(args, kwargs))
 

@@ -209,6 +209,7 @@ def _moved(file, folder, place, changes):
     old, new = str(tree["output_folder"]), str(folder)
 
     def there(node):
+        """The tree with every path that was moved in its new place."""
         if isinstance(node, dict):
             node.update({key: there(value) for key, value in node.items()})
         elif isinstance(node, list):
@@ -250,6 +251,7 @@ def _prepare(hparams, corpus, splits):
     box = {}
 
     def prepare():
+        """Makes the twin, where it is asked for, and prepares the corpus."""
         if hparams["data_folder"] == SYNTHETIC:
             hparams["data_folder"] = _make_twin(hparams, corpus)
         options = {name: hparams[name] for name in ("strict_counts", "skip_bad_audio", *options_of(corpus))}

@@ -7,6 +7,7 @@ from torch import nn
 from spikebrain import convert, operands
 from spikebrain.baselines.lif_network import LIFNetwork
 from spikebrain.blocks.rate_readout import RateReadout
+from spikebrain.blocks.subsampling import Conv2dSubsampling
 
 OPTIONS = [
     ("iml_spikeformer", {"levels": 1}),
@@ -124,3 +125,10 @@ def test_as_many_counts_as_a_train_holds(trained, lengths, hear):
     run = convert.simulate(convert.convert(network), x, lengths)
     first = next(product for product in hear(network, x, lengths)[2] if product.left is operands.Kind.LEVEL)
     assert run.accumulates["layers.0.linear", "weight"] == first.accumulates == 3 * 16 * 127 * 16
+
+
+def test_additions_that_nobody_made_are_no_proof():
+    front = Conv2dSubsampling(2, 4, n_mels=15, activation="spike", levels=4).double().train()
+    front(torch.randn(2, 30, 15, dtype=torch.float64))
+    with pytest.raises(convert.ConversionError, match=r"conv_2.weight \(Conv2d\) reads spikes and has no form for events"):
+        convert.simulate(convert.convert(front.eval()), torch.randn(1, 30, 15, dtype=torch.float64))

@@ -255,6 +255,8 @@ def test_wrong_options_name_the_nearest():
         IMLSpikeformer(block_nrom="none")
     with pytest.raises(ValueError, match="score is 'sigmoid': choose one of softmax, linear"):
         IMLSpikeformer(score="sigmoid")
+    with pytest.raises(ValueError, match="causal is True, but attention sdsa3 mixes the whole utterance"):
+        IMLSpikeformer(attention="sdsa3", causal=True)
     with pytest.raises(ValueError, match="d_model 30 is not a multiple of nhead 4"):
         IMLSpikeformer(d_model=30)
     with pytest.raises(ValueError, match="x has 40 channels, encoder expects 16: set d_model: 40"):

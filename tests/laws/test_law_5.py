@@ -5,11 +5,10 @@ import sys
 import pytest
 import torch
 from speechbrain.dataio import audio_io
-from test_laws import ENCODER, LIVELY, batch, build, lengths_of
+from test_laws import batch, build, calibrate, lengths_of
 from torch.nn.utils.rnn import pad_sequence
 
-from spikebrain import convert, operands, registry
-from spikebrain.blocks.masked_norm import MaskedBatchNorm
+from spikebrain import convert, registry
 from spikebrain.convert import events, unroll
 from spikebrain.convert.reparameterise import fuse
 from spikebrain.lobes.utterance_features import Fbank
@@ -19,20 +18,8 @@ SPIKING = registry.entries("neuron") + registry.entries("encoder")
 
 def heard(network, x, lengths):
     """(out, layer -> spikes, (layer, part) -> accumulates, (layer, part) -> macs of products without a spike) of a plain run."""
-    names = {module: name for name, module in network.named_modules()}
-    spikes, accumulates, macs = {}, {}, {}
-
-    def hear(event):
-        name = names[event.module]
-        if isinstance(event, operands.Firing):
-            spikes[name] = spikes.get(name, 0) + event.counts
-        else:
-            table, number = (macs, event.macs) if event.accumulates is None else (accumulates, event.accumulates)
-            table[name, event.part] = table.get((name, event.part), 0) + number
-
-    with torch.no_grad(), operands.listen(hear):
-        out = network(x, lengths)[0]
-    return out, spikes, accumulates, macs
+    run = convert.told(network, x, lengths)
+    return run.out, run.spikes, run.accumulates, run.macs
 
 
 def check_equal(network, driven, x, lengths):
@@ -60,18 +47,11 @@ def test_law_5_events_give_the_same_spikes_and_count_the_same(entry):
 @pytest.mark.parametrize("entry", registry.entries("size"), ids=lambda e: e.name)
 def test_law_5_in_published_widths(entry):
     torch.manual_seed(0)
-    network = entry.constructor(num_layers=1).double().train()
+    network = entry.constructor(num_layers=1)
     channels = getattr(network, "input_size", network.config.d_model)
     x = [1.5 * torch.randn(3, 13, channels, dtype=torch.float64) for _ in range(4)]
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(2)
-    for module in network.modules():
-        if isinstance(module, MaskedBatchNorm):
-            module.momentum = 1.0
-    for batch_of in x[1:]:
-        network(batch_of)
-    run, accumulates, macs = check_equal(network.eval(), convert.convert(network), x[0], torch.tensor([1.0, 7 / 13, 10 / 13]))
+    calibrate(network, x[1:], 2)
+    run, accumulates, macs = check_equal(network, convert.convert(network), x[0], torch.tensor([1.0, 7 / 13, 10 / 13]))
     assert run.accumulates == accumulates and run.macs == macs
 
 
@@ -169,22 +149,6 @@ def speech(real_data):
     return [pad_sequence(features[at : at + 7], batch_first=True) for at in (3, 10, 17)], padded, torch.tensor(counts) / max(counts)
 
 
-def trained(entry, batches):
-    """A small instance in float64 that has its statistics from ``batches``."""
-    torch.manual_seed(0)
-    model = entry.constructor(channels=16) if entry.kind == "neuron" else entry.constructor(**ENCODER)
-    model = model.double().train()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(LIVELY.get(entry.name, 2))
-    for module in model.modules():
-        if isinstance(module, MaskedBatchNorm):
-            module.momentum = 1.0
-    for batch_of in batches:
-        model(folded(entry, batch_of))
-    return model.eval()
-
-
 def folded(entry, x):
     """The iterative neuron wants its micro-steps folded into the batch."""
     return x.repeat(6, *[1] * (x.dim() - 1)) if entry.name == "lif_multistep" else x
@@ -193,7 +157,7 @@ def folded(entry, x):
 @pytest.mark.parametrize("entry", SPIKING, ids=lambda e: e.name)
 def test_law_5_on_real_speech(entry, speech, capsys):
     batches, x, lengths = speech
-    network, x, lengths = trained(entry, batches), folded(entry, x), folded(entry, lengths)
+    network, x, lengths = build(entry, [folded(entry, one) for one in batches]), folded(entry, x), folded(entry, lengths)
     run, accumulates, macs = check_equal(network, convert.convert(network), x, lengths)
     assert run.accumulates == accumulates and run.macs == macs
     single = network.float()

@@ -12,7 +12,7 @@ import json
 
 import pytest
 import torch
-from test_laws import COUNTS, MODELS, NETWORKS, READ_REAL, IgnoresLengths, batch, build, lengths_of
+from test_laws import COUNTS, MODELS, NETWORKS, READ_REAL, IgnoresLengths, batch, build, calibrate, lengths_of
 from torch import nn
 
 from spikebrain import convert, energy, registry
@@ -289,3 +289,27 @@ def test_rules_that_are_named_name_classes():
     for key in (key for key in further.RULES if isinstance(key, str)):
         module, _, name = key.rpartition(".")
         assert isinstance(getattr(importlib.import_module(module), name), type), key
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("entry", registry.entries("size"), ids=ids)
+def test_law_6_in_published_widths(entry):
+    torch.manual_seed(0)
+    model = entry.constructor(num_layers=1)
+    channels = getattr(model, "input_size", model.config.d_model)
+    x, *batches = (1.5 * torch.randn(3, max(COUNTS), channels, dtype=torch.float64) for _ in range(4))
+    calibrate(model, batches, 2)
+
+    def written(model, padding=0):
+        padded = torch.cat([x, torch.full_like(x[:, :1], 9.0).expand(-1, padding, -1)], 1)
+        counter = count(model, padded, lengths_of(padded, padded.shape[1]))
+        return energy.report_told(counter, "net.layers", "net"), counter
+
+    loud, counter = written(model)
+    check_sums(copy.deepcopy(loud))
+    assert written(model, padding=13)[0] == loud
+    run = convert.simulate(convert.convert(model), x, lengths_of(x, x.shape[1]))
+    told = {(name.removeprefix("net."), part): one.accumulates for (name, part), one in counter.products.items()}
+    assert run.accumulates == {key: number for key, number in told.items() if number is not None} and any(run.accumulates.values())
+    quiet, _ = written(silence(model))
+    assert not any(line["count"] for scope in SCOPES for line in quiet[scope]["lines"] if line["operation"] == "ac")

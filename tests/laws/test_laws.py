@@ -22,19 +22,25 @@ LIVELY = {"pts_snn_literal": 8}  # by the letter of its paper it is silent; othe
 READ_REAL = ("pts_snn_no_attention", "pts_snn_only_shift")  # their spikes are added to a real stream: only the readout behind reads spikes
 
 
-def build(entry, **switches):
+def build(entry, batches=None, **switches):
     """A small instance in float64 with lively weights, its statistics calibrated by three training batches."""
     torch.manual_seed(0)
     model = entry.constructor(channels=16) if entry.kind == "neuron" else entry.constructor(**ENCODER, **switches)
+    # Not the data of the tests: a maximum met again lies exactly on the edge of a level.
+    return calibrate(model, batches or [batch(entry, seed) for seed in (1, 2, 3)], LIVELY.get(entry.name, 2))
+
+
+def calibrate(model, batches, lively):
+    """``model`` in float64 and evaluation, its weights ``lively`` times as large, with statistics of training ``batches``."""
     model = model.double().train()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(LIVELY.get(entry.name, 2))
+            parameter.mul_(lively)
     for module in model.modules():
         if isinstance(module, MaskedBatchNorm):
             module.momentum = 1.0  # the last batch's statistics: an untrained net whose norms do not fit it falls silent
-    for seed in (1, 2, 3):  # not the data of the tests: a maximum met again lies exactly on the edge of a level
-        model(batch(entry, seed))
+    for x in batches:
+        model(x)
     return model.eval()
 
 

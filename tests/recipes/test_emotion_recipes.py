@@ -188,8 +188,9 @@ def test_a_fold_that_ended_is_not_trained_again(train, monkeypatch):
     first = train("URDU", fold=["1"])
     monkeypatch.setattr(emotion, "train_fold", lambda *_: pytest.fail("was trained again"))
     assert train("URDU", fold=["1"])["folds"] == first["folds"]
-    with pytest.raises(pytest.fail.Exception, match="trained again"):
-        train("URDU", fold=["1"], seed=5)
+    for changed in ({"seed": 5}, {"lr": 0.5}, {"encoder_kwargs": {"num_prompts": 2}}, {"normalise": "none"}):
+        with pytest.raises(pytest.fail.Exception, match="trained again"):
+            train("URDU", fold=["1"], **changed)
 
 
 def test_folds_side_by_side_are_those_one_after_the_other(train, tmp_path):

@@ -1,4 +1,4 @@
-"""``tools/bench.py`` as a module, and those of ``tools/benches``."""
+"""Tools as modules, and those of ``tools/benches``."""
 
 import importlib
 import json
@@ -11,13 +11,23 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture(scope="session")
-def bench():
+def load_tool():
+    """``load_tool(name)``: the module of ``tools/<name>.py``."""
+
+    def load(name):
+        sys.path.insert(0, str(TOOLS))
+        try:
+            return importlib.import_module(name)
+        finally:
+            sys.path.remove(str(TOOLS))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def bench(load_tool):
     """``tools/bench.py``."""
-    sys.path.insert(0, str(TOOLS))
-    try:
-        return importlib.import_module("bench")
-    finally:
-        sys.path.remove(str(TOOLS))
+    return load_tool("bench")
 
 
 @pytest.fixture(scope="session")

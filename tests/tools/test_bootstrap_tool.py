@@ -14,13 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import bootstrap
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    return bootstrap
+def tool(load_tool):
+    return load_tool("bootstrap")
 
 
 @pytest.fixture

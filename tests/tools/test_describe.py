@@ -19,13 +19,8 @@ def run(*arguments, folder):
 
 
 @pytest.fixture(scope="module")
-def describe():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import describe
-    finally:
-        sys.path.pop(0)
-    return describe
+def describe(load_tool):
+    return load_tool("describe")
 
 
 @pytest.mark.parametrize(

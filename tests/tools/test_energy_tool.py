@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import sys
 import zlib
 from pathlib import Path
 
@@ -24,13 +23,8 @@ MADE = {"log.txt", "energy.json", "energy.html", "energy_by_layer.png", "firing_
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import energy
-    finally:
-        sys.path.pop(0)
-    return energy
+def tool(load_tool):
+    return load_tool("energy")
 
 
 def small(file, **more):

@@ -11,13 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import figures
-    finally:
-        sys.path.pop(0)
-    return figures
+def tool(load_tool):
+    return load_tool("figures")
 
 
 def run(seed, test, **changes):

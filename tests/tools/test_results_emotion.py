@@ -1,7 +1,6 @@
 """``tools/results.py`` on runs over folds: their table, and the sentences that say what folds are worth."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,13 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import results
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    return results
+def tool(load_tool):
+    return load_tool("results")
 
 
 @pytest.fixture

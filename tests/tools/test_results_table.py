@@ -12,13 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import results
-    finally:
-        sys.path.pop(0)
-    return results
+def tool(load_tool):
+    return load_tool("results")
 
 
 RUN = {

@@ -15,13 +15,8 @@ SHARED, URDU = ROOT / "recipes" / "shared" / "tables", ROOT / "recipes" / "URDU"
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import table
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    return table
+def tool(load_tool):
+    return load_tool("table")
 
 
 # A recipe whose network is a sum: it reads words as real recipes do, and says what it was told as they do.

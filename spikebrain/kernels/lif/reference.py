@@ -16,27 +16,13 @@ from spikebrain import lengths as frames
 from spikebrain.kernels import surrogate
 
 
-class _Heaviside(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, distance, name, alpha):
-        """1 where ``distance`` to the threshold is not below 0."""
-        ctx.save_for_backward(distance)
-        ctx.name, ctx.alpha = name, alpha
-        return (distance >= 0).to(distance.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        """By distance: the derivative of the surrogate called ``name``."""
-        return grad * surrogate.derivative(ctx.name, ctx.saved_tensors[0], ctx.alpha), None, None
-
-
 def fire(x, affine, decay, start, gain, counts, options):
     """See :func:`spikebrain.kernels.lif.fire`."""
     charge = x if affine is None else x * affine.scale + affine.shift
     v, spikes = x.new_zeros(len(x), x.shape[2]) if start is None else start, []
     for current, valid in zip(charge.unbind(1), frames.valid(counts, x).t().unsqueeze(-1), strict=True):
         h = decay * v + current
-        s = _Heaviside.apply(h - options.threshold, options.surrogate, options.alpha)
+        s = surrogate.step(h - options.threshold, options.surrogate, options.alpha)
         reset = s.detach() if options.detach else s
         v = torch.where(valid, h - options.threshold * reset if options.soft else h * (1 - reset), v)
         spikes.append(s * valid)
