@@ -18,13 +18,6 @@ from spikebrain.blocks.masked_norm import MaskedBatchNorm
 from spikebrain.encoders.spikescr import SpikeSCRConfig
 
 
-def _tell(module, times, macs, part="weight"):
-    """Declares a product of real numbers: ``macs`` for each of ``times`` (B,)."""
-    if operands.listening():
-        real = operands.Kind.REAL
-        operands.tell(operands.Product(module, part, real, real, int(times.sum()) * macs))
-
-
 class _Normed(nn.Module):
     """Linear layer and masked batch norm."""
 
@@ -35,7 +28,7 @@ class _Normed(nn.Module):
 
     def forward(self, x, counts):
         """(B, L, out) of ``x`` (B, L, width) and frame counts (B,); 0 past them."""
-        _tell(self.linear, counts, self.linear.weight.numel())
+        operands.tell_real(self.linear, counts, self.linear.weight.numel())
         return self.norm.normalise(self.linear(x), counts)
 
 
@@ -52,8 +45,8 @@ class _Attention(nn.Module):
         q, k, v = self.qkv(x, counts).chunk(3, -1)
         q, k = rope.rotate(q, self.nhead), rope.rotate(k, self.nhead)
         heads = [split_heads(part, self.nhead) for part in (q, k, v)]
-        _tell(self, counts * counts, x.shape[-1], "scores")
-        _tell(self, counts * counts, x.shape[-1], "values")
+        operands.tell_real(self, counts * counts, x.shape[-1], "scores")
+        operands.tell_real(self, counts * counts, x.shape[-1], "values")
         y = F.scaled_dot_product_attention(*heads, attn_mask=frames.valid(counts, x)[:, None, None])
         return self.out(merge_heads(y), counts)
 
@@ -85,10 +78,10 @@ class _Convolution(nn.Module):
     def forward(self, x, counts):
         """(B, L, D) of ``x`` (B, L, D) and frame counts (B,), past which the kernel sees zeros."""
         hidden = frames.zero_past(self.pointwise(x, counts).relu(), counts)
-        _tell(self, counts, self.weight.numel())
+        operands.tell_real(self, counts, self.weight.numel())
         hidden = self.norm.normalise(convolve(hidden, self.weight, groups=len(self.weight)), counts).relu()
         content, path = self.mix(self.dropout(hidden), counts).chunk(2, -1)
-        _tell(self, counts, content.shape[-1], "gate")
+        operands.tell_real(self, counts, content.shape[-1], "gate")
         return content * torch.sigmoid(self.gate(path.relu(), counts))
 
 
@@ -130,7 +123,7 @@ class SpikeSCRTwin(nn.Module):
         if x.shape[-1] != self.input_size:
             raise ValueError(f"x has {x.shape[-1]} channels, encoder expects {self.input_size}: set input_size: {x.shape[-1]}")
         counts = frames.absolute(lengths, x)
-        _tell(self.conv, counts, self.conv.weight.numel())
+        operands.tell_real(self.conv, counts, self.conv.weight.numel())
         hidden = convolve(frames.zero_past(x, counts), self.conv.weight, self.conv.bias)
         hidden = self.norm.normalise(hidden, counts).relu()
         for layer in self.layers:

@@ -26,12 +26,6 @@ from spikebrain import operands
 from spikebrain.neurons.switches import Switches
 
 
-def _tell(module, part, counts, macs):
-    """Declares a product of real numbers: ``macs`` for each of ``counts`` (B,) frames."""
-    if operands.listening():
-        operands.tell(operands.Product(module, part, operands.Kind.REAL, operands.Kind.REAL, int(counts.sum()) * macs))
-
-
 def pooled(count):
     """Frames, or bands, behind a pooling by 2 whose last window may be half full (an int or a tensor)."""
     return (count + 1) // 2
@@ -92,7 +86,7 @@ class VGGSubsampling(nn.Module):
 
     def _convolve(self, conv, y, counts):
         """ReLU of a convolution of maps ``y`` (B, L, C, F), 0 past the frame counts (B,), which the next one sees."""
-        _tell(conv, "weight", counts, y.shape[-1] * conv.weight.numel())
+        operands.tell_real(conv, counts, y.shape[-1] * conv.weight.numel(), "weight")
         return frames.zero_past(conv(y.transpose(1, 2)).transpose(1, 2).relu(), counts)
 
 
@@ -154,8 +148,8 @@ class BiLSTMLayer(nn.Module):
     def forward(self, x, counts):
         """(B, L, width) of ``x`` (B, L, channels); the way back begins at each utterance's own end, past which all is 0."""
         gates = 8 * self.lstm.hidden_size  # of both directions
-        _tell(self.lstm, "input", counts, gates * self.lstm.input_size)
-        _tell(self.lstm, "recurrent", counts, gates * self.lstm.hidden_size)
+        operands.tell_real(self.lstm, counts, gates * self.lstm.input_size, "input")
+        operands.tell_real(self.lstm, counts, gates * self.lstm.hidden_size, "recurrent")
         packed = pack_padded_sequence(x, counts.cpu(), batch_first=True, enforce_sorted=False)
         return self.dropout(pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0])
 
@@ -212,5 +206,5 @@ class VGGBiLSTM(nn.Module):
         hidden = frames.zero_past(x, counts)
         for layer in self.layers:
             hidden = layer(hidden, counts)
-        _tell(self.out, "weight", counts, self.out.weight.numel())
+        operands.tell_real(self.out, counts, self.out.weight.numel(), "weight")
         return frames.zero_past(torch.tanh(self.out(hidden)), counts), None

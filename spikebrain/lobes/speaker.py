@@ -33,13 +33,6 @@ from spikebrain.lobes.framewise import FrameEncoder
 from spikebrain.neurons.switches import check_word
 
 
-def _tell(layer, rows):
-    """Declares a product of real numbers, ``rows`` times the weights of ``layer``."""
-    if operands.listening():
-        real = operands.Kind.REAL
-        operands.tell(operands.Product(layer, "weight", real, real, int(rows) * layer.weight.numel()))
-
-
 def _statistics(x, share):
     """Mean and deviation, both (B, C), of ``x`` (B, L, C), of whose frames each has a ``share`` (B, L, 1 or C)."""
     mean = (share * x).sum(1)
@@ -75,7 +68,7 @@ class AttentiveStatisticsPooling(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         context = torch.cat(_statistics(wide, valid / counts.view(-1, 1, 1).to(wide.dtype)), -1).to(x.dtype)
         for layer, rows in ((self.frame, counts.sum()), (self.context, len(x)), (self.score, counts.sum())):
-            _tell(layer, rows)
+            operands.tell_real(layer, rows, layer.weight.numel())
         hidden = self.frame(x) + self.context(context).unsqueeze(1)
         scores = self.score(self.norm.normalise(hidden.relu(), counts).tanh()).to(wide.dtype)
         return torch.cat(_statistics(wide, scores.masked_fill(~valid, float("-inf")).softmax(1)), -1)
@@ -195,7 +188,7 @@ class SpeakerEmbedding(nn.Module):
             x, lengths = self.frontend(x, lengths)
         hidden = self.norm(torch.cat(layer_outputs(self.encoder, x, lengths), -1))
         pooled = self.pooled_norm(self.pooling(hidden, lengths))
-        _tell(self.head, len(pooled))
+        operands.tell_real(self.head, len(pooled), self.head.weight.numel())
         return self.head(pooled.to(features.dtype)).unsqueeze(1)
 
 
