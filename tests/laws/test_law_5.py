@@ -166,3 +166,16 @@ def test_law_5_on_real_speech(entry, speech, capsys):
     flipped = sum(float((driven.spikes[name] - counts).abs().sum()) for name, counts in spikes.items())
     with capsys.disabled():
         print(f"\n{entry.name}: {flipped:.0f} of {sum(float(counts.sum()) for counts in spikes.values()):.0f} spikes differ in float32")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("entry", registry.entries("size"), ids=lambda e: e.name)
+def test_law_5_on_real_speech_in_published_widths(entry, speech):
+    batches, x, lengths = speech
+    torch.manual_seed(0)
+    network = entry.constructor(num_layers=1)
+    channels = getattr(network, "input_size", network.config.d_model)
+    widen = torch.randn(16, channels, dtype=torch.float64) / 4  # as many channels as it hears, mixed from those of the recordings
+    calibrate(network, [one @ widen for one in batches], 2)
+    run, accumulates, macs = check_equal(network, convert.convert(network), x @ widen, lengths)
+    assert run.accumulates == accumulates and run.macs == macs
