@@ -4,10 +4,11 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from spikebrain.baselines import spike_driven_transformer
 from spikebrain.baselines.gsu import GSU
+from spikebrain.baselines.iml_twin import IMLTwin
 from spikebrain.baselines.lif_mlp import LIFMLP
 from spikebrain.baselines.lif_network import LIFNetwork
-from spikebrain.baselines.spike_driven_transformer import SpikeDrivenTransformer
 from spikebrain.baselines.spikescr_twin import SpikeSCRTwin
 from spikebrain.baselines.vanilla_snn import VanillaSNN
 from spikebrain.baselines.vgg_bilstm import VGGBiLSTM
@@ -78,15 +79,21 @@ _ENTRIES = (
     Entry("pts_snn_only_shift", functools.partial(pts_snn.PTSSNN, num_prompts=0, attention=False), "encoder", False, _PTS),
     Entry("pts_snn_literal", pts_snn.paper_literal, "encoder", False, _PTS),
     Entry("vanilla_snn", VanillaSNN, "encoder", True, _PTS),
-    Entry("spike_driven_transformer", SpikeDrivenTransformer, "encoder", False, _IML),
+    Entry("spike_driven_transformer", spike_driven_transformer.SpikeDrivenTransformer, "encoder", False, _IML),
     Entry("lif_mlp", LIFMLP, "encoder", True, _IML),
     Entry("gsu", GSU, "encoder", True, _IML),
     Entry("spikescr_twin", SpikeSCRTwin, "ann", False, "ours"),
+    Entry("iml_spikeformer_twin", IMLTwin, "ann", False, _IML),
     Entry("vgg_bilstm", VGGBiLSTM, "ann", False, _IML),
     Entry("iml_spikeformer_aishell_12", iml.aishell_12, "size", False, _IML, 15_781_376, as_published=_ALL_BIASES),
     Entry("iml_spikeformer_aishell_24", iml.aishell_24, "size", False, _IML, 31_562_240, as_published=_ALL_BIASES),
     Entry("iml_spikeformer_aishell_36", iml.aishell_36, "size", False, _IML, 47_343_104, as_published=_ALL_BIASES),
     Entry("iml_spikeformer_librispeech_18", iml.librispeech_18, "size", False, _IML, 56_743_936, as_published=_ALL_BIASES),
+    Entry("iml_spikeformer_voxceleb_3", iml.voxceleb_3, "size", False, _IML, 594_816, as_published=_ALL_BIASES),
+    Entry("iml_spikeformer_voxceleb_6", iml.voxceleb_6, "size", False, _IML, 1_189_632, as_published=_ALL_BIASES),
+    Entry("iml_spikeformer_voxceleb_9", iml.voxceleb_9, "size", False, _IML, 1_784_448, as_published=_ALL_BIASES),
+    Entry("spike_driven_transformer_aishell_12", spike_driven_transformer.aishell_12, "size", False, _IML, 15_781_376),
+    Entry("spike_driven_transformer_librispeech_18", spike_driven_transformer.librispeech_18, "size", False, _IML, 56_743_936),
     Entry("spikescr_shd_1l_8_128", spikescr.shd_1l_8_128, "size", False, _SPIKESCR, 259_072, 20),
     Entry("spikescr_1l_16_256", spikescr.commands_1l_16_256, "size", False, _SPIKESCR, 1_700_864, 35),
     Entry("spikescr_2l_16_256", spikescr.commands_2l_16_256, "size", False, _SPIKESCR, 3_293_440, 35),

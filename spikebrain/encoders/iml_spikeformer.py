@@ -316,3 +316,19 @@ def aishell_36(**changes):
 def librispeech_18(**changes):
     """The 99.36 M model of Table II: 18 blocks of width 512."""
     return IMLSpikeformer(**{"num_layers": 18, "d_model": 512, "nhead": 8, "d_ffn": 2048, "levels": 6, **changes})
+
+
+def voxceleb_3(**changes):
+    """The 0.6 M model of Table III: 3 blocks of width 128; it ends with its last block, as the count of 594,816 says."""
+    sizes = {"num_layers": 3, "d_model": 128, "nhead": 4, "d_ffn": 512, "levels": 6, "final_norm": False}
+    return IMLSpikeformer(**{**sizes, **changes})
+
+
+def voxceleb_6(**changes):
+    """The 1.18 M model of Table III: 6 blocks of width 128."""
+    return voxceleb_3(**{"num_layers": 6, **changes})
+
+
+def voxceleb_9(**changes):
+    """The 1.76 M model of Table III: 9 blocks of width 128."""
+    return voxceleb_3(**{"num_layers": 9, **changes})

@@ -269,8 +269,8 @@ def test_law_8_same_seed_same_numbers(entry):
 def by_formula(name, c):
     """Trainable parameters of an encoder's published size, from the numbers of its configuration ``c``."""
     d = c.d_model
-    if name.startswith("iml_"):
-        return c.num_layers * (4 * (d * d + d) + 2 * d * c.d_ffn + c.d_ffn + d + 4 * d) + 2 * d
+    if name.startswith(("iml_", "spike_driven_")):
+        return c.num_layers * (4 * (d * d + d) + 2 * d * c.d_ffn + c.d_ffn + d + 4 * d) + 2 * d * c.final_norm
     if name.startswith("pts_"):
         blocks = sum(2 * a * b + 3 * b + 1 for a, b in zip((768, *c.widths), c.widths))  # W, V; b and the norm; the decay
         bias = 2 * d * c.bottleneck_width + c.bottleneck_width + d
