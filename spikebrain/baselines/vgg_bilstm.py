@@ -9,85 +9,20 @@ IML-Spikeformer (arXiv 2507.07396, Table I) compares with it: 93.26 M parameters
 layers the count is 93,256,914 exactly (:func:`spikebrain.lobes.published_asr`). The layers are those of ESPnet's VGG encoder; where
 ESPnet convolves and pools over padding, here every map is 0 past an utterance's end, so that an utterance is the same in any batch.
 
-As :class:`spikebrain.blocks.subsampling.Conv2dSubsampling` of the Transformers, the front end is a module of its own: encoders keep the
-number of frames.
+As that of the Transformers, the front end is a module of its own, :class:`spikebrain.blocks.subsampling.VGGSubsampling`: encoders keep
+the number of frames.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from spikebrain import lengths as frames
 from spikebrain import operands
 from spikebrain.neurons.switches import Switches
-
-
-def pooled(count):
-    """Frames, or bands, behind a pooling by 2 whose last window may be half full (an int or a tensor)."""
-    return (count + 1) // 2
-
-
-class VGGSubsampling(nn.Module):
-    """Four convolutions over time and mel bands, 4x fewer frames.
-
-    Arguments
-    ---------
-    n_mels : int
-        Bands of the input.
-    channels : (int, int)
-        Filters of the convolutions before the first and before the second pooling.
-    """
-
-    factor = 4
-
-    def __init__(self, n_mels=80, channels=(64, 128)):
-        super().__init__()
-        first, second = channels
-        self.n_mels, self.channels = n_mels, (first, second)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((1, first, first, second, second)))
-
-    @property
-    def out_features(self):
-        """Width of the output: channels times the bands that are left."""
-        return self.channels[1] * pooled(pooled(self.n_mels))
-
-    def forward(self, x, lengths=None):
-        """Subsamples features.
-
-        Arguments
-        ---------
-        x : Tensor (B, L, n_mels)
-        lengths : Tensor (B,), optional
-            Relative lengths.
-
-        Returns
-        -------
-        (out, lengths') : out (B, L', out_features), 0 on padding; an utterance of n frames has ceil(ceil(n / 2) / 2); lengths' (B,)
-        relative to L', None for None.
-
-        Raises
-        ------
-        ValueError
-            When x has other bands.
-        """
-        if x.shape[-1] != self.n_mels:
-            raise ValueError(f"x has {x.shape[-1]} mel bands, the front end expects {self.n_mels}: set n_mels={x.shape[-1]}")
-        counts = frames.absolute(lengths, x)
-        y = frames.zero_past(x, counts).unsqueeze(2)
-        for conv, following in zip(self.convs[::2], self.convs[1::2], strict=True):
-            y = self._convolve(following, self._convolve(conv, y, counts), counts)
-            y = F.max_pool2d(y.transpose(1, 2), 2, ceil_mode=True).transpose(1, 2)  # past an end lie zeros, no more than what ReLU leaves
-            counts = pooled(counts)
-        return y.flatten(2), None if lengths is None else frames.relative(counts, y.shape[1])
-
-    def _convolve(self, conv, y, counts):
-        """ReLU of a convolution of maps ``y`` (B, L, C, F), 0 past the frame counts (B,), which the next one sees."""
-        operands.tell_real(conv, counts, y.shape[-1] * conv.weight.numel(), "weight")
-        return frames.zero_past(conv(y.transpose(1, 2)).transpose(1, 2).relu(), counts)
 
 
 @dataclass(frozen=True)
@@ -160,10 +95,11 @@ class VGGBiLSTM(nn.Module):
     Arguments
     ---------
     input_size : int, optional
-        Channels of what it reads, 2560 behind a :class:`VGGSubsampling` of 80 bands; d_model where it is None.
+        Channels of what it reads, 2560 behind a ``VGGSubsampling`` of 80 bands; d_model where it is None.
 
     Example
     -------
+    >>> from spikebrain.blocks.subsampling import VGGSubsampling
     >>> frontend = VGGSubsampling(n_mels=20, channels=(2, 4))
     >>> encoder = VGGBiLSTM(frontend.out_features, num_layers=2, d_model=8)
     >>> out, _ = encoder(*frontend(torch.randn(3, 30, 20), torch.tensor([1.0, 0.5, 0.7])))

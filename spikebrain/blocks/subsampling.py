@@ -1,14 +1,19 @@
-"""Convolutional subsampling in front of the encoder: 4x or 6x fewer frames, no padding.
+"""Convolutional subsampling in front of the encoder: 4x or 6x fewer frames.
 
-    factor 4 : 3x3 stride 2, 3x3 stride 2        frames (L - 3) // 2 + 1, twice
-    factor 6 : 3x3 stride 2, 5x5 stride 3        (the LibriSpeech model: only with it 99.36 M parameters come out)
+    4    3x3 stride 2, 3x3 stride 2                                       frames (L - 3) // 2 + 1, twice
+    6    3x3 stride 2, 5x5 stride 3                                       (L - 3) // 2 + 1, then (L - 5) // 3 + 1
+    vgg  2 x [3x3, 3x3, max pooling 2x2], the convolutions padded         ceil(L / 2), twice
 
-The convolutions are unpadded, so that a frame that comes out has seen frames of its own utterance only, and an
-utterance has the same number of frames in any batch. The linear projection to the model's width, which ESPnet counts
-to this layer, is SpeechBrain's ``custom_src_module``.
+4 is the Transformers' on AISHELL-1, 6 on LibriSpeech (only with it 99.36 M parameters come out), vgg that of the recurrent networks they
+are compared with. The convolutions of the first two are unpadded, and those of vgg see zeros past an utterance's end, so that a frame that
+comes out has seen frames of its own utterance only, and an utterance has the same number of frames in any batch. The linear projection
+to the model's width, which ESPnet counts to this layer, is SpeechBrain's ``custom_src_module``.
 """
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from spikebrain import lengths as frames
@@ -17,10 +22,38 @@ from spikebrain.neurons import MultiLevelSpike
 from spikebrain.neurons.switches import check_word
 
 GEOMETRY = {4: ((3, 2), (3, 2)), 6: ((3, 2), (5, 3))}
+VGG = "vgg"
+
+
+def make(subsampling=4, channels=256, n_mels=80, activation="relu"):
+    """The front end that a recipe asks for.
+
+    Arguments
+    ---------
+    subsampling : int or str
+        4 or 6: a :class:`Conv2dSubsampling` of that factor; "vgg": a :class:`VGGSubsampling`.
+    channels : int
+        Filters of either; a VGG front end has a quarter of them before its first pooling and half behind it, so that 256, the width of
+        the published recognisers, are its published 64 and 128.
+    n_mels, activation
+        As for :class:`Conv2dSubsampling`.
+
+    Raises
+    ------
+    ValueError
+        For another ``subsampling``, and for spikes in a VGG front end, which has none.
+    """
+    if subsampling != VGG:
+        return Conv2dSubsampling(channels, subsampling, n_mels, activation)
+    if activation != "relu":
+        raise ValueError(f"activation is {activation!r}, but a VGG front end has ReLU: set relu, or subsampling: 4")
+    return VGGSubsampling(n_mels, (channels // 4, channels // 2))
 
 
 def subsampled_frames(count, factor):
-    """Encoder frames of ``count`` feature frames (an int or a tensor), by formula."""
+    """Encoder frames of ``count`` feature frames (an int or a tensor), by formula; ``factor`` is 4, 6 or "vgg"."""
+    if factor == VGG:
+        return pooled(pooled(count))
     for kernel, stride in GEOMETRY[factor]:
         count = frames.conv_frames(count, kernel, stride)
     return count
@@ -47,7 +80,7 @@ class Conv2dSubsampling(nn.Module):
     def __init__(self, channels, factor=4, n_mels=80, activation="relu", levels=6):
         super().__init__()
         if factor not in GEOMETRY:
-            raise ValueError(f"factor is {factor}: choose 4 (two 3x3, stride 2) or 6 (3x3 stride 2, 5x5 stride 3)")
+            raise ValueError(f"factor is {factor}: choose 4 (two 3x3, stride 2) or 6 (3x3 stride 2, 5x5 stride 3), or the front end vgg")
         check_word("activation", activation, ("relu", "spike"))
         self.channels, self.factor, self.n_mels, self.activation = channels, factor, n_mels, activation
         (kernel_1, stride_1), (kernel_2, stride_2) = GEOMETRY[factor]
@@ -122,3 +155,67 @@ class Conv2dSubsampling(nn.Module):
         reach = nn.functional.unfold(levels.sum(1, keepdim=True), kernel, stride=stride).sum(1).view(len(y), -1, bands)
         accumulates = int(frames.zero_past(reach.sum(2), counts[2]).sum()) * self.channels
         operands.tell(operands.Product(self.conv_2, "weight", operands.Kind.LEVEL, operands.Kind.REAL, macs, accumulates))
+
+
+def pooled(count):
+    """Frames, or bands, behind a pooling by 2 whose last window may be half full (an int or a tensor)."""
+    return (count + 1) // 2
+
+
+class VGGSubsampling(nn.Module):
+    """Four convolutions over time and mel bands, 4x fewer frames.
+
+    Arguments
+    ---------
+    n_mels : int
+        Bands of the input.
+    channels : (int, int)
+        Filters of the convolutions before the first and before the second pooling.
+    """
+
+    factor = 4
+
+    def __init__(self, n_mels=80, channels=(64, 128)):
+        super().__init__()
+        first, second = channels
+        self.n_mels, self.channels = n_mels, (first, second)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((1, first, first, second, second)))
+
+    @property
+    def out_features(self):
+        """Width of the output: channels times the bands that are left."""
+        return self.channels[1] * pooled(pooled(self.n_mels))
+
+    def forward(self, x, lengths=None):
+        """Subsamples features.
+
+        Arguments
+        ---------
+        x : Tensor (B, L, n_mels)
+        lengths : Tensor (B,), optional
+            Relative lengths.
+
+        Returns
+        -------
+        (out, lengths') : out (B, L', out_features), 0 on padding; an utterance of n frames has ceil(ceil(n / 2) / 2); lengths' (B,)
+        relative to L', None for None.
+
+        Raises
+        ------
+        ValueError
+            When x has other bands.
+        """
+        if x.shape[-1] != self.n_mels:
+            raise ValueError(f"x has {x.shape[-1]} mel bands, the front end expects {self.n_mels}: set n_mels={x.shape[-1]}")
+        counts = frames.absolute(lengths, x)
+        y = frames.zero_past(x, counts).unsqueeze(2)
+        for conv, following in zip(self.convs[::2], self.convs[1::2], strict=True):
+            y = self._convolve(following, self._convolve(conv, y, counts), counts)
+            y = F.max_pool2d(y.transpose(1, 2), 2, ceil_mode=True).transpose(1, 2)  # past an end lie zeros, no more than what ReLU leaves
+            counts = pooled(counts)
+        return y.flatten(2), None if lengths is None else frames.relative(counts, y.shape[1])
+
+    def _convolve(self, conv, y, counts):
+        """ReLU of a convolution of maps ``y`` (B, L, C, F), 0 past the frame counts (B,), which the next one sees."""
+        operands.tell_real(conv, counts, y.shape[-1] * conv.weight.numel(), "weight")
+        return frames.zero_past(conv(y.transpose(1, 2)).transpose(1, 2).relu(), counts)

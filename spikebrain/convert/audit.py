@@ -231,7 +231,7 @@ OPERATIONS = {
     "spikebrain.baselines.spikescr_twin._Convolution": _does(_multiplies("sigmoid", "of the gate, every frame and channel")),
     # VGG-BiLSTM
     nn.LSTM: Known(),
-    "spikebrain.baselines.vgg_bilstm.VGGSubsampling": _does(_adds("relu", "comparisons, those of the pooling too")),
+    "spikebrain.blocks.subsampling.VGGSubsampling": _does(_adds("relu", "comparisons, those of the pooling too")),
     "spikebrain.baselines.vgg_bilstm.BiLSTMLayer": _does(_multiplies("gates", "sigmoids, tanhs and products of what they leave, a cell")),
     "spikebrain.baselines.vgg_bilstm.VGGBiLSTM": _does(_multiplies("tanh", "of the output, every frame and channel")),
     # lobes

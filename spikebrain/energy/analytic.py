@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from spikebrain.blocks.subsampling import VGGSubsampling, pooled
+from spikebrain.encoders.iml_spikeformer import IMLSpikeformerBlock
 from spikebrain.energy.count import clean_name, inside
 from spikebrain.lengths import conv_frames
 
@@ -42,13 +44,15 @@ class Architecture:
 
     bins : feature bins at the input of ``convs``
     convs : the subsampling convolutions, in order; may be empty
+    pools : poolings of frames by 2, of a front end that tells of its own products and so has no ``convs``
     projection : inputs of the linear layer before the encoder, 0 without one
     width : D
-    blocks, weights : M, and the elements of one block's weight matrices (4 D^2 + 2 D F)
+    blocks, weights : M, and the elements of one block's weight matrices (4 D^2 + 2 D F); 0 of an encoder that is no stack of
+        Transformer blocks, whose twin computes what it tells of densely
     ctc, output : V of the CTC layer and of the decoder's output layer, 0 without one
     decoder_blocks, decoder_ffn : number and feed-forward width of the decoder's blocks
     encoder, frontend, projector : names of these modules in the counted network
-    spiking : whether the encoder tells of its own products
+    spiking : whether the encoder tells of its own products, as all of ours do
     """
 
     bins: int
@@ -57,6 +61,7 @@ class Architecture:
     width: int
     blocks: int
     weights: int
+    pools: int = 0
     ctc: int = 0
     decoder_blocks: int = 0
     decoder_ffn: int = 0
@@ -70,6 +75,8 @@ class Architecture:
         """Frames after the convolutions, for an int or a tensor of counts."""
         for conv in self.convs:
             feature_frames = conv_frames(feature_frames, conv.kernel[0], conv.stride[0])
+        for _ in range(self.pools):
+            feature_frames = pooled(feature_frames)
         return feature_frames
 
 
@@ -122,12 +129,13 @@ def architecture(modules, bins=None):
         For a part whose products this count does not know; the message names it.
     """
     modules = {name: _unwrapped(module) for name, module in modules.items()}
-    model = _needed(modules, "Transformer")
-    convs = _convs(modules.get("frontend"))
+    model, frontend = _needed(modules, "Transformer"), modules.get("frontend")
+    pools = isinstance(frontend, VGGSubsampling)
     projection, width = _projection(model)
     sizes = Architecture(
-        bins=_bins(modules.get("frontend"), bins, projection),
-        convs=convs,
+        bins=_bins(frontend, bins, projection),
+        convs=() if pools else _convs(frontend),
+        pools=2 if pools else 0,
         projection=projection,
         width=width,
         projector="Transformer.custom_src_module",
@@ -179,6 +187,8 @@ def _frontend(sizes, frames, encoded):
 
 
 def _encoder(sizes, encoded):
+    if not sizes.blocks:
+        return {}
     attention = 2 * int((encoded**2).sum()) * sizes.width
     return {
         f"{sizes.encoder} weights": sizes.blocks * int(encoded.sum()) * sizes.weights,
@@ -222,15 +232,20 @@ def _projection(model):
     for parameter in model.custom_src_module.parameters():
         if parameter.dim() == 2:
             return parameter.shape[1], parameter.shape[0]
-    raise ValueError("Transformer.custom_src_module has no weight matrix: the projection before the encoder is not counted by formula")
+    inner = getattr(model.encoder, "model", None)  # one of ours may read the features itself
+    if inner is None:
+        raise ValueError("Transformer.custom_src_module has no weight matrix: the projection before the encoder is not counted by formula")
+    return 0, inner.config.d_model
 
 
 def _encoder_sizes(encoder):
-    name, blocks = type(encoder).__name__, _blocks(encoder)
+    stock, name, blocks = _is_stock(encoder), type(encoder).__name__, _blocks(encoder)
+    if not stock and not all(isinstance(block, IMLSpikeformerBlock) for block in blocks):
+        return {"blocks": 0, "weights": 0, "spiking": True}
     sizes = {sum(_elements(module) for module in block.modules()) for block in blocks}
     if len(sizes) != 1:
         raise ValueError(f"Transformer.encoder ({name}) has blocks of {sorted(sizes)} weights: the count needs equal blocks")
-    return {"blocks": len(blocks), "weights": sizes.pop(), "spiking": not _is_stock(encoder)}
+    return {"blocks": len(blocks), "weights": sizes.pop(), "spiking": not stock}
 
 
 def _blocks(encoder):

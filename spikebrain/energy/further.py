@@ -391,7 +391,7 @@ RULES = {
     f"{_TWIN}._Convolution": _twin_convolution,
     f"{_TWIN}._Block": _twin_block,
     f"{_TWIN}.SpikeSCRTwin": _twin,
-    f"{_VGG}.VGGSubsampling": _vgg_subsampling,
+    "spikebrain.blocks.subsampling.VGGSubsampling": _vgg_subsampling,
     f"{_VGG}.BiLSTMLayer": _bilstm_layer,
     f"{_VGG}.VGGBiLSTM": _vgg_bilstm,
     f"{_HOST}.TransformerEncoderLayer": _host_block(2),

@@ -59,11 +59,15 @@ def report(counter, sizes, prices=HOROWITZ_FP32, frontend_spiking=None, decoder_
     parts = macs(sizes, counter.feature_frames, counter.decoder_steps)
     twin = {part: [Count(*count) for count in parts[part].items()] for part in PARTS}
     positions = _positions(counter, sizes, encoded, parts["frontend"])
+    if sizes.pools:
+        twin["frontend"] = _told(counter, sizes.frontend, positions) + twin["frontend"]
     network = {
-        "encoder": _encoder(counter, sizes, positions) if sizes.spiking else twin["encoder"],
-        "frontend": _frontend(counter, sizes, parts["frontend"], frontend_spiking),
+        "encoder": _told(counter, sizes.encoder, positions) if sizes.spiking else twin["encoder"],
+        "frontend": twin["frontend"] if sizes.pools else _frontend(counter, sizes, parts["frontend"], frontend_spiking),
         "decoder": twin["decoder"],
     }
+    if not sizes.blocks:
+        twin["encoder"] = [count.dense for count in network["encoder"]]
     apart = by_part(lambda name: _part(sizes, name), [(work.line, work) for work in further(positions)])
     return assemble(positions, Ledger(network, twin, apart, orders(positions)), prices, integer_prices, decoder_as_mac)
 
@@ -99,8 +103,8 @@ def _part(sizes, name):
     return "frontend" if any(inside(name, one) for one in between) else "decoder"
 
 
-def _encoder(counter, sizes, positions):
-    told = [(name, part, told) for (name, part), told in counter.products.items() if inside(name, sizes.encoder)]
+def _told(counter, place, positions):
+    told = [(name, part, told) for (name, part), told in counter.products.items() if inside(name, place)]
     return [Count(f"{name}.{part}", one.macs, one.accumulates, positions.micro_steps(name)) for name, part, one in told]
 
 

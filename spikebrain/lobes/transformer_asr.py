@@ -8,6 +8,7 @@ A stock recipe changes by two lines of YAML, the class and the name of its encod
 Everything around the encoder (input projection, positions, decoder, masks, beam search) is the stock module's own.
 """
 
+import inspect
 import logging
 
 import torch
@@ -17,8 +18,7 @@ from torch import nn
 
 from spikebrain import lengths as frames
 from spikebrain import registry
-from spikebrain.baselines.vgg_bilstm import VGGSubsampling
-from spikebrain.blocks.subsampling import Conv2dSubsampling
+from spikebrain.blocks import subsampling
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +79,16 @@ class SpikingTransformerASR(TransformerASR):
         A name of :mod:`spikebrain.registry`; "transformer", "conformer" or "branchformer" fall through to SpeechBrain; or a
         callable (``!name:package.Encoder``) that takes ``num_layers, d_model, nhead, d_ffn, dropout, causal``.
     encoder_kwargs : dict, optional
-        Further arguments of the encoder, e.g. ``{levels: 4, block_norm: none}``. With an ``input_size`` among them, that of the
-        host, the encoder reads the features itself and the host's projection to d_model is left out (recurrent recognisers).
+        Further arguments of the encoder, e.g. ``{levels: 4, block_norm: none}``.
+    projection : bool
+        Whether the host's linear layer brings what it is given to ``d_model``. False: there is none, and the encoder, one that takes
+        an ``input_size``, reads it itself (recurrent recognisers).
 
     Raises
     ------
     ValueError
-        For an unknown encoder, for two different values of ``input_size``, for ``encoder_kwargs`` with a stock one, and for
-        ``layerdrop_prob``, which spiking encoders do not have.
+        For an unknown encoder, for ``encoder_kwargs`` or no projection with a stock one, for no projection before an encoder of one
+        width, and for ``layerdrop_prob``, which spiking encoders do not have.
 
     Notes
     -----
@@ -97,27 +99,27 @@ class SpikingTransformerASR(TransformerASR):
     encoder begins with 0, such as the bias of PTS-SNN, stay 0.
     """
 
-    def __init__(self, tgt_vocab, input_size, *args, encoder_module="iml_spikeformer", encoder_kwargs=None, **stock):
+    def __init__(self, tgt_vocab, input_size, *args, encoder_module="iml_spikeformer", encoder_kwargs=None, projection=True, **stock):
         stock.setdefault("causal", False)
         if encoder_module in STOCK:
             if encoder_kwargs:
                 raise ValueError(f"encoder_kwargs {sorted(encoder_kwargs)} have no meaning for SpeechBrain's {encoder_module}: remove them")
+            if not projection:
+                raise ValueError(f"projection: False, but SpeechBrain's {encoder_module} reads d_model channels: set projection: True")
             super().__init__(tgt_vocab, input_size, *args, encoder_module=encoder_module, **stock)
             return
         constructor = encoder_module if callable(encoder_module) else registry.entry(encoder_module).constructor
         arguments = _named(args, stock)
         if arguments.get("layerdrop_prob"):
             raise ValueError(f"layerdrop_prob is {arguments['layerdrop_prob']}: spiking encoders have no layer drop, set it to 0")
-        own = encoder_kwargs or {}
-        if own.get("input_size", input_size) != input_size:
-            raise ValueError(f"encoder_kwargs: input_size is {own['input_size']}, that of the host {input_size}: set both to one value")
-        encoder = constructor(**_encoder_arguments(arguments), **own)
+        reads = {} if projection else _reading(encoder_module, constructor, input_size)
+        encoder = constructor(**_encoder_arguments(arguments), **reads, **(encoder_kwargs or {}))
         super().__init__(tgt_vocab, input_size, **_host_arguments(arguments, encoder))
         for parameter in encoder.parameters():
             if parameter.dim() > 1 and not parameter.is_meta and parameter.any():
                 nn.init.xavier_normal_(parameter)
         self.encoder = HostEncoder(encoder, self.output_hidden_states)
-        if "input_size" in own:
+        if not projection:
             self.custom_src_module = nn.Identity()
 
 
@@ -130,6 +132,13 @@ def _named(positional, keywords):
     if len(positional) > len(_ORDER):
         raise TypeError(f"{len(positional) + 2} positional arguments: name those after {_ORDER[-1]}")
     return {**_DEFAULTS, **dict(zip(_ORDER, positional, strict=False)), **keywords}
+
+
+def _reading(name, constructor, input_size):
+    """The argument with which an encoder reads ``input_size`` channels itself."""
+    if "input_size" not in inspect.signature(constructor).parameters:
+        raise ValueError(f"projection: False, but {name} reads d_model channels: set projection: True")
+    return {"input_size": input_size}
 
 
 def _encoder_arguments(arguments):
@@ -178,15 +187,11 @@ def published_asr(name, **encoder_kwargs):
     factor, vocabulary = _PUBLISHED[name]
     with torch.device("meta"):
         config = registry.build(name).config
-    if factor == "vgg":
-        frontend = VGGSubsampling()
-        encoder_kwargs = {"input_size": frontend.out_features, **encoder_kwargs}
-    else:
-        frontend = Conv2dSubsampling(config.d_model, factor)
+    frontend = subsampling.make(factor, config.d_model)
     size = {key: getattr(config, key) for key in ("d_model", "nhead", "d_ffn", "dropout")}
     transformer = SpikingTransformerASR(
         vocabulary, frontend.out_features, num_encoder_layers=config.num_layers, num_decoder_layers=6, normalize_before=True,
-        encoder_module=name, encoder_kwargs=encoder_kwargs, **size,
+        encoder_module=name, encoder_kwargs=encoder_kwargs, projection=factor != subsampling.VGG, **size,
     )  # fmt: skip
     heads = {key: Linear(input_size=config.d_model, n_neurons=vocabulary) for key in ("ctc_lin", "seq_lin")}
     return nn.ModuleDict({"frontend": frontend, "Transformer": transformer, **heads})

@@ -4,6 +4,8 @@ The loss is ``w CTC + (1 - w) CE`` over one encoder (S. Watanabe, T. Hori, S. Ki
 J. Hershey, T. Hayashi, "Hybrid CTC/Attention Architecture for End-to-End Speech
 Recognition", IEEE JSTSP 2017, Eq. 11). Validation decodes the CTC output greedily, which
 is cheap; the final evaluation averages the best checkpoints and searches with both.
+
+Errors are counted in words (WER) or in characters (CER), of which a space is none; both are sums over a split, in percent.
 """
 
 import hashlib
@@ -48,6 +50,7 @@ OPTIONAL = {
     "token_type": "unigram",
     "hard_vocab_limit": True,
     "character_coverage": 1.0,
+    "error_rate": "WER",  # or CER: what is reported, and what chooses the checkpoints
     "label_smoothing": 0.0,
     "fea_augment": None,
     "avg_checkpoints": 1,
@@ -62,6 +65,7 @@ OPTIONAL = {
 BATCHING = {field.name: field.default for field in fields(AsrDataOptions) if field.name not in ("hop", "skip_short")}
 OPTIONAL |= BATCHING
 KEYS = NEEDED.keys() | OPTIONAL.keys()
+UNITS = {"WER": str.split, "CER": lambda text: list("".join(text.split()))}  # error rate -> what a text is made of
 REOPENED = {"train_splits": (), "cache_audio": False}  # a run that has ended trains no more
 
 
@@ -128,13 +132,13 @@ class ASR(shared.TaskBrain):
         return losses["ctc"] * weight + losses.get("attention", 0.0) * (1 - weight)
 
     def score(self, output, batch, stage):
-        """Decodes a batch and counts its word errors."""
-        search = self.search if stage == sb.Stage.TEST else self.greedy
-        self.errors.append(batch.id, [self.words(ids) for ids in search(output)], [text.split() for text in batch.wrd])
+        """Decodes a batch and counts its errors."""
+        search, units = self.search if stage == sb.Stage.TEST else self.greedy, UNITS[self.hparams.error_rate]
+        self.errors.append(batch.id, [units(self.text(ids)) for ids in search(output)], [units(text) for text in batch.wrd])
 
-    def words(self, ids):
-        """Token ids -> list of words. The output layer may be larger than the vocabulary: its unused outputs say nothing."""
-        return self.tokenizer.decode_ids([int(i) for i in ids if i < len(self.tokenizer)]).split()
+    def text(self, ids):
+        """What token ids say. The output layer may be larger than the vocabulary: its unused outputs say nothing."""
+        return self.tokenizer.decode_ids([int(i) for i in ids if i < len(self.tokenizer)])
 
     def greedy(self, output):
         """Token ids of the best CTC path of each utterance."""
@@ -157,8 +161,8 @@ class ASR(shared.TaskBrain):
         self.errors = ErrorRateStats()
 
     def validated(self, stage_loss):
-        """Loss and word error rate."""
-        return {"loss": stage_loss, "WER": self.errors.summarize("error_rate")}
+        """Loss and error rate."""
+        return {"loss": stage_loss, self.hparams.error_rate: self.errors.summarize("error_rate")}
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Loads the mean of the weights of the ``avg_checkpoints`` best checkpoints; all other modules from the best one."""
@@ -219,6 +223,8 @@ def check(hparams):
             f"ctc_weight: {weight} and num_decoder_layers: {layers} do not go together: "
             "CTC alone is ctc_weight: 1.0 and num_decoder_layers: 0"
         )
+    if hparams["error_rate"] not in UNITS:
+        raise keys.RecipeError(f"error_rate: {hparams['error_rate']} is none of {', '.join(UNITS)}")
     splits.check(hparams)
 
 
@@ -256,7 +262,7 @@ def build(hparams, run_opts, data):
     brain.tokenizer = data.tokenizer
     brain.searcher = beam_search(hparams)
     brain.train_sampler = data.train_sampler
-    brain.tracked = ("valid_WER" if data.valid is not None else "train_loss", "epoch")
+    brain.tracked = (f"valid_{hparams['error_rate']}" if data.valid is not None else "train_loss", "epoch")
     brain.kept = hparams["avg_checkpoints"]
     digest = hashlib.sha256(data.tokenizer.serialized_model_proto()).hexdigest()[:16]
     brain.fits = {"output_neurons": hparams["output_neurons"], "vocabulary": len(data.tokenizer), "tokenizer": digest}
@@ -266,14 +272,15 @@ def build(hparams, run_opts, data):
 
 
 def evaluate(brain, split, dataset):
-    """Decodes a split with the averaged checkpoint, writes ``wer_<split>.txt``: ``{"WER": percent}``."""
+    """Decodes a split with the averaged checkpoint, writes ``wer_<split>.txt`` or ``cer_...``: ``{"WER" or "CER": percent}``."""
     brain.evaluate(dataset, test_loader_kwargs=dict(brain.data.eval_loader))
+    name = brain.hparams.error_rate
     if if_main_process():
-        with open(os.path.join(brain.hparams.output_folder, f"wer_{split}.txt"), "w", encoding="utf-8") as file:
+        with open(os.path.join(brain.hparams.output_folder, f"{name.lower()}_{split}.txt"), "w", encoding="utf-8") as file:
             brain.errors.write_stats(file)
     rate = brain.errors.summarize("error_rate")
-    logger.info(f"{split}: WER {rate:.2f} %")
-    return {"WER": rate}
+    logger.info(f"{split}: {name} {rate:.2f} %")
+    return {name: rate}
 
 
 def ctc_loss(output, tokens_and_lengths):

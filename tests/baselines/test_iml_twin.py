@@ -32,15 +32,18 @@ def written_out(twin, x, causal=False):
     for block in twin.layers:
         attention, normed = block.attention, layer_norm(block.norm_1, x)
         mixed = []
-        parts = [*F.linear(normed, attention.qk.weight, attention.qk.bias).chunk(2, -1), F.linear(normed, attention.v.weight, attention.v.bias)]
+        parts = [*applied(attention.qk, normed).chunk(2, -1), applied(attention.v, normed)]
         for q, k, v in zip(*(part.chunk(2, -1) for part in parts), strict=True):
             scores = q @ k.T / 8**0.5
             scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -torch.inf) if causal else scores
             mixed.append(scores.softmax(-1) @ v)
-        x = x + F.linear(torch.cat(mixed, -1), attention.out.weight, attention.out.bias)
-        hidden = F.linear(layer_norm(block.norm_2, x), block.up.weight, block.up.bias).clamp(min=0)
-        x = x + F.linear(hidden, block.down.weight, block.down.bias)
+        x = x + applied(attention.out, torch.cat(mixed, -1))
+        x = x + applied(block.down, applied(block.up, layer_norm(block.norm_2, x)).clamp(min=0))
     return layer_norm(twin.norm, x)
+
+
+def applied(layer, x):
+    return F.linear(x, layer.weight, layer.bias)
 
 
 def layer_norm(norm, x):

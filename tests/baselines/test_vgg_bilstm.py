@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from spikebrain import convert, energy, lobes, operands, registry
-from spikebrain.baselines.vgg_bilstm import VGGBiLSTM, VGGSubsampling
+from spikebrain.baselines.vgg_bilstm import VGGBiLSTM
+from spikebrain.blocks.subsampling import VGGSubsampling
 from spikebrain.lobes import SpikingTransformerASR
 
 COUNTS, SHORT = (13, 6, 9), (4, 2, 3)  # feature frames, and what pooling by 2 leaves of them twice
@@ -182,9 +183,8 @@ def test_what_it_computes_beside_its_products_by_hand():
 def test_a_recogniser_reads_the_front_end_without_a_projection():
     torch.manual_seed(0)
     frontend = VGGSubsampling(22, (2, 4)).double().eval()
-    own = {"input_size": frontend.out_features, "hidden": 6}
     sizes = {"d_model": 8, "nhead": 2, "num_encoder_layers": 2, "num_decoder_layers": 1, "d_ffn": 16, "encoder_module": "vgg_bilstm"}
-    net = SpikingTransformerASR(12, frontend.out_features, **sizes, encoder_kwargs=own).double().eval()
+    net = SpikingTransformerASR(12, frontend.out_features, **sizes, encoder_kwargs={"hidden": 6}, projection=False).double().eval()
     assert not list(net.custom_src_module.parameters()) and net.encoder.model.input_size == 24
     x, tokens = features(), torch.randint(1, 12, (3, 5))
     maps, short = frontend(x, LENGTHS)
@@ -193,8 +193,9 @@ def test_a_recogniser_reads_the_front_end_without_a_projection():
         alone, steps = net(frontend(x[row : row + 1, :n])[0], tokens[row : row + 1], pad_idx=0)
         assert torch.allclose(alone, together[row : row + 1, : SHORT[row]], atol=1e-10)
         assert torch.allclose(steps, decoded[row : row + 1], atol=1e-10)
-    with pytest.raises(ValueError, match="encoder_kwargs: input_size is 24, that of the host 30: set both to one value"):
-        SpikingTransformerASR(12, 30, **sizes, encoder_kwargs=own)
+    for other in ("spike_driven_transformer", "transformer"):
+        with pytest.raises(ValueError, match=f"projection: False, but .*{other} reads d_model channels: set projection: True"):
+            SpikingTransformerASR(12, 24, **{**sizes, "encoder_module": other}, projection=False)
     projected = SpikingTransformerASR(12, 30, **sizes)
     assert projected.encoder.model.input_size == 8 and list(projected.custom_src_module.parameters()), (
         "as every encoder where nothing is said"

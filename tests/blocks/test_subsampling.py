@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikebrain import operands
-from spikebrain.blocks.subsampling import Conv2dSubsampling, subsampled_frames
+from spikebrain.blocks.subsampling import Conv2dSubsampling, VGGSubsampling, make, subsampled_frames
 
 
 @pytest.mark.parametrize("factor, channels, parameters, bands", [(4, 256, 592_640, 19), (6, 512, 6_559_232, 12)])
@@ -58,3 +58,25 @@ def test_spiking_front_end_counts_the_accumulates_of_its_second_convolution():
     level = (y * 4).round()
     ones = torch.ones(1, 2, 3, 3)
     assert product.accumulates == int(torch.nn.functional.conv2d(level, ones, stride=2).sum()) * 2
+
+
+@pytest.mark.parametrize("kind", [4, 6, "vgg"])
+def test_a_recipe_names_its_front_end_and_counts_its_frames_by_formula(kind):
+    front = make(kind, 8, 20)
+    assert type(front) is (VGGSubsampling if kind == "vgg" else Conv2dSubsampling)
+    for n in (15, 16, 17, 31):
+        out, _ = front(torch.zeros(1, n, 20))
+        assert out.shape == (1, subsampled_frames(n, kind), front.out_features)
+
+
+def test_the_published_front_end_of_recurrent_recognisers():
+    front = make("vgg", 256)
+    assert front.channels == (64, 128) and front.out_features == 2560
+    assert sum(p.numel() for p in front.parameters()) == 259_008
+
+
+def test_a_front_end_that_is_none():
+    with pytest.raises(ValueError, match="factor is 5: choose 4 .* or the front end vgg"):
+        make(5)
+    with pytest.raises(ValueError, match="activation is 'spike', but a VGG front end has ReLU: set relu, or subsampling: 4"):
+        make("vgg", activation="spike")

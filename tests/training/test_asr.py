@@ -199,4 +199,4 @@ def test_unused_outputs_say_nothing():
 
     brain = asr.ASR({"a": torch.nn.Linear(1, 1)}, run_opts={"device": "cpu"})
     brain.tokenizer = Tokenizer()
-    assert brain.words([3, 59, torch.tensor(4)]) == ["3", "4"]
+    assert brain.text([3, 59, torch.tensor(4)]) == "3 4"
