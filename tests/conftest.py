@@ -1,7 +1,9 @@
-"""What every test may use: the checkout, its files, and the folder of real recordings."""
+"""What every test may use: the checkout, its files, its tools as modules, and the folder of real recordings."""
 
+import importlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,17 @@ def real_data():
     if not Path(folder).is_dir():
         pytest.fail(f"SPIKEBRAIN_DATA={folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def load_tool():
+    """``load_tool(name)``: the module of ``tools/<name>.py``."""
+
+    def load(name):
+        sys.path.insert(0, str(ROOT / "tools"))
+        try:
+            return importlib.import_module(name)
+        finally:
+            sys.path.remove(str(ROOT / "tools"))
+
+    return load

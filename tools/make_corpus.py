@@ -1,13 +1,19 @@
-"""Makes the synthetic twin of a corpus in the corpus's real on-disk layout.
+"""Makes a corpus in its real on-disk layout: its synthetic twin, or with --from the same layout of existing recordings.
 
 python tools/make_corpus.py librispeech OUT [--seed N] [--utterances train-clean-100=1200 test-clean=150 ...]
+python tools/make_corpus.py voxceleb OUT --from FOLDER    (a folder of spoken digits: see spikebrain/data/spoken_digits.py)
 """
 
 import argparse
 import sys
 import time
 
+from spikebrain.data import spoken_digits
 from spikebrain.data.synthetic import MAKERS, maker
+
+SEED = 1234
+# Corpora whose layout existing recordings can be given, and what does it.
+LAYERS = {"voxceleb": spoken_digits}
 
 
 def split_count(text):
@@ -23,9 +29,23 @@ def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", choices=sorted(MAKERS))
     parser.add_argument("out", help="folder to make; a complete one with the same seed and numbers is kept")
-    parser.add_argument("--seed", type=int, default=1234)
-    parser.add_argument("--utterances", type=split_count, nargs="+", metavar="SPLIT=NUMBER", help="only these splits")
-    return parser.parse_args(arguments)
+    parser.add_argument("--seed", type=int, help=f"of the twin, default {SEED}")
+    parser.add_argument("--utterances", type=split_count, nargs="+", metavar="SPLIT=NUMBER", help="of the twin: only these splits")
+    parser.add_argument("--from", dest="source", metavar="FOLDER", help=f"existing recordings ({', '.join(LAYERS)})")
+    options = parser.parse_args(arguments)
+    if options.source and options.corpus not in LAYERS:
+        parser.error(f"--from: {options.corpus} is made of no existing recordings, only {', '.join(LAYERS)} is")
+    if options.source and (options.seed is not None or options.utterances):
+        parser.error("--from: takes all of FOLDER and draws nothing: leave --seed and --utterances out")
+    return options
+
+
+def make(options):
+    """Makes what the command line asks for; its folder, a Path."""
+    if options.source:
+        return LAYERS[options.corpus].make(options.out, options.source)
+    seed = SEED if options.seed is None else options.seed
+    return maker(options.corpus).make(options.out, seed, dict(options.utterances) if options.utterances else None)
 
 
 def main(arguments=None):
@@ -33,7 +53,7 @@ def main(arguments=None):
     options = parse(arguments)
     start = time.perf_counter()
     try:
-        out = maker(options.corpus).make(options.out, options.seed, dict(options.utterances) if options.utterances else None)
+        out = make(options)
     except (ValueError, ImportError) as error:
         sys.exit(f"make_corpus: {error}")
     print(f"{out} ({time.perf_counter() - start:.1f} s)")

@@ -179,13 +179,16 @@ def asr_data(train, valid, tests, data_folder, tokenizer, options=None):
     plain = ReadAudio(options.sample_rate)
     validation = _shortest_first(_joined(valid))
     check_ctc_lengths(validation, tokenizer, options)
-    sets = {name: dataset(_shortest_first(manifest.read(path)), data_folder, tokenizer, plain) for name, path in tests.items()}
+    testing = {name: _shortest_first(manifest.read(path)) for name, path in tests.items()}
+    told = testing if set(valid) <= set(tests.values()) else {"validation": validation, **testing}
+    for name, utterances in told.items():
+        _tell_unheard(name, utterances, tokenizer)
     sampler = batch_sampler(training, options) if training and options.max_batch_length else None
     generator = torch.Generator().manual_seed(options.seed)
     return AsrData(
         train=dataset(training, data_folder, tokenizer, reader) if training else None,
         valid=dataset(validation, data_folder, tokenizer, plain) if validation else None,
-        tests=sets,
+        tests={name: dataset(utterances, data_folder, tokenizer, plain) for name, utterances in testing.items()},
         train_loader=_train_loader(options, sampler, generator),
         eval_loader={"batch_size": options.eval_batch_size, "num_workers": options.num_workers},
         train_sampler=sampler,
@@ -239,6 +242,31 @@ def _warn_of_unknown(utterances, tokenizer):
             len(unknown),
             unknown[0],
         )
+
+
+def _tell_unheard(name, utterances, tokenizer):
+    """Says in one line how much of a validation or test set cannot be recognised, as no piece stands for it; nothing where all can."""
+    unheard = [unknown_pieces(u.text, tokenizer) for u in utterances]
+    pieces = [piece for found in unheard for piece in found]
+    if pieces:
+        different = list(dict.fromkeys(pieces))
+        logger.warning(
+            "%s: %d of %d transcripts hold %d characters that the tokenizer does not know (%d different: %s%s): none of them can be "
+            "recognised, they stay in the references and count as errors",
+            name,
+            sum(map(bool, unheard)),
+            len(utterances),
+            len(pieces),
+            len(different),
+            " ".join(different[:10]),
+            " ..." if len(different) > 10 else "",
+        )
+
+
+def unknown_pieces(text, tokenizer):
+    """The characters of ``text`` that ``tokenizer`` has no piece for, a list in their order; neighbours are told one by one."""
+    found = zip(tokenizer.encode(text), tokenizer.encode(text, out_type=str), strict=True)
+    return [character for index, piece in found if index == tokens.BLANK for character in piece.replace("\u2581", "")]
 
 
 def encoder_frames(samples, hop=160, subsampling=4):

@@ -306,7 +306,8 @@ def prepare(corpus, data_folder, save_folder, splits=None, options=None):
 def _prepare(corpus, data_folder, save_folder, files, options):
     logger.info("%s: looking at %d files of %s", corpus.name, sum(map(len, files.values())), ", ".join(files))
     looks = {split: examine(corpus, data_folder, split, listing, options.decode) for split, listing in files.items()}
-    skipped = tuple(item for _, bad in looks.values() for item in bad)
+    # A fault of a file that splits share is told once.
+    skipped = tuple(dict.fromkeys(item for _, bad in looks.values() for item in bad))
     if not options.skip_bad_audio:
         refuse(skipped)
     utterances = {split: good for split, (good, _) in looks.items()}

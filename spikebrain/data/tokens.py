@@ -3,6 +3,9 @@
 Ids follow SpeechBrain's ASR recipes: 0 is the unknown piece and serves as CTC blank and
 padding, 1 begins and 2 ends a sentence. The model file is a plain SentencePiece model,
 so it can stand for the ``tokenizer.ckpt`` of a stock recipe.
+
+A "char" model of text without any space (Mandarin) has one piece for each character and the three special ones, and nothing else:
+4,230 characters of AISHELL-1's training text make 4,233 pieces.
 """
 
 import hashlib
@@ -89,6 +92,9 @@ def _train(texts, settings):
     if settings.model_type == "char":
         # Without it a vocab_size below the number of characters drops the rarest ones without a word.
         options["use_all_vocab"] = True
+        if not any(re.search(r"\s", text) for text in texts):
+            # As in Chinese: no piece for the space that would stand before each sentence, and no character turned into another.
+            options.update(add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity")
     else:
         options["hard_vocab_limit"] = settings.hard_vocab_limit
     if settings.vocab_size <= EOS + 1:

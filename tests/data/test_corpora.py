@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+import fake_aishell
 import fake_casia
 import fake_emodb
 import fake_emovo
@@ -15,11 +16,12 @@ import fake_gsc
 import fake_iemocap
 import fake_librispeech
 import fake_urdu
+import fake_voxceleb
 import pytest
 from preparing import manifests
 
 from spikebrain.data import corpora, preparation
-from spikebrain.data.corpora import casia, emodb, emovo, gsc, iemocap, librispeech, shd, ssc, urdu
+from spikebrain.data.corpora import aishell, casia, emodb, emovo, gsc, iemocap, librispeech, shd, ssc, urdu, voxceleb
 from spikebrain.data.manifest import DataError
 
 
@@ -37,6 +39,7 @@ class Case:
 
 
 CASES = {
+    "aishell": Case(aishell, fake_aishell.make_tree, "wav/train/S0002/BAC009S0002W0122.wav"),
     "casia": Case(casia, fake_casia.make_tree, "liuchanhg/angry/201.wav"),
     "emodb": Case(emodb, fake_emodb.make_tree, "wav/03a01Aa.wav"),
     "emovo": Case(emovo, fake_emovo.make_tree, "f1/dis-f1-b1.wav"),
@@ -46,6 +49,7 @@ CASES = {
     "shd": Case(shd, fake_events.make_shd, "shd_train.h5"),
     "ssc": Case(ssc, fake_events.make_ssc, "ssc_train.h5"),
     "urdu": Case(urdu, fake_urdu.make_tree, "Angry/SM1_F1_A01.wav"),
+    "voxceleb": Case(voxceleb, fake_voxceleb.make_tree, "wav/id10001/1zcIwhmdeo4/00001.wav"),
 }
 
 

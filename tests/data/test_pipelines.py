@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fake_librispeech import make_tree
+from fake_librispeech import WORDS, make_tree
 from speechbrain.dataio.dataloader import make_dataloader
 
 from spikebrain.data import manifest, pipelines, tokens
@@ -262,6 +262,33 @@ def test_unknown_characters_are_told(corpus, tmp_path, caplog):
     manifest.write(tmp_path / "train.csv", utterances)
     pipelines.asr_data([str(tmp_path / "train.csv")], [], {}, tree, tokenizer)
     assert f"1 training transcripts hold characters that the tokenizer does not know, the first is {utterances[2].id}" in caplog.text
+
+
+def test_unknown_characters_of_tests_are_counted(corpus, tmp_path, caplog):
+    tree, made, tokenizer = corpus
+    utterances = manifest.read(made["test-clean"])
+    utterances[2], utterances[5] = replace(utterances[2], text="QUARTZ ONE"), replace(utterances[5], text="DAY TWO DAY")
+    manifest.write(tmp_path / "test.csv", utterances)
+    made_of = pipelines.asr_data([], [made["dev-clean"]], {"test-clean": tmp_path / "test.csv"}, tree, tokenizer)
+    known = set("".join(WORDS))
+    unknown = [c for u in sorted(utterances, key=lambda u: u.duration) for c in u.text if c not in known | {" "}]
+    told = [r.getMessage() for r in caplog.records if "does not know" in r.getMessage()]
+    assert len(told) == 1 and len(made_of.tests["test-clean"]) == len(utterances)
+    different = list(dict.fromkeys(unknown))
+    expected = f"test-clean: 2 of {len(utterances)} transcripts hold {len(unknown)} characters that the tokenizer does not know "
+    assert told[0].startswith(expected + f"({len(different)} different: {' '.join(different)})")
+
+
+def test_unknown_characters_of_validation_are_told_once(corpus, tmp_path, caplog):
+    tree, made, tokenizer = corpus
+    utterances = [replace(u, text="DAY") for u in manifest.read(made["dev-clean"])]
+    manifest.write(tmp_path / "dev.csv", utterances)
+    path = str(tmp_path / "dev.csv")
+    pipelines.asr_data([], [path], {}, tree, tokenizer)
+    assert caplog.text.count("validation: 40 of 40 transcripts hold 120 characters") == 1
+    caplog.clear()
+    pipelines.asr_data([], [path], {"dev-clean": path}, tree, tokenizer)
+    assert "validation" not in caplog.text and caplog.text.count("dev-clean: 40 of 40 transcripts") == 1
 
 
 def test_joined_manifests_share_no_id(corpus):

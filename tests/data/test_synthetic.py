@@ -12,7 +12,7 @@ import pytest
 
 from spikebrain.data import manifest
 from spikebrain.data.corpora import librispeech as corpus
-from spikebrain.data.synthetic import librispeech, speech
+from spikebrain.data.synthetic import librispeech, reading, speech
 from spikebrain.data.synthetic.speech import Voice
 
 pytest.importorskip("espeakng_loader", reason="needs the synthetic extra")
@@ -144,7 +144,7 @@ def test_sentences(seed):
 
 def test_every_variant_exists():
     used = [variant for split in librispeech.SPLITS.values() for variant in split.variants]
-    assert set(used) <= set(speech.variants()) and librispeech._FEMALE <= set(speech.variants())
+    assert set(used) <= set(speech.variants()) and reading.FEMALE <= set(speech.variants())
 
 
 def snr(samples):
@@ -156,7 +156,7 @@ def snr(samples):
 def test_other_is_noisier_and_faster():
     def measure(split):
         said = librispeech.lines(3, split, 24)
-        rendered = [librispeech.render(line) for line in said]
+        rendered = [reading.render(line) for line in said]
         return np.mean([snr(wav) for wav in rendered]), sum(map(len, rendered)) / sum(len(line.text) for line in said)
 
     (clean_snr, clean_pace), (other_snr, other_pace) = measure("test-clean"), measure("test-other")

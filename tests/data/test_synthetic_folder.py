@@ -14,13 +14,16 @@ from spikebrain.data.synthetic import MAKERS, emotion, folder, librispeech, make
 EMOTIONS = ("casia", "emodb", "emovo", "iemocap", "urdu")
 # Little of each twin, as arguments of its make, and what its messages count.
 SMALL = {
+    "aishell": {"utterances": {"train": 3, "test": 2}},
     "gsc": {"utterances": {"valid": 1}, "words": ["go", "no"]},
     "librispeech": {"utterances": {"train-clean-100": 3, "test-clean": 2}},
     "shd": {"utterances": {"test": 3}},
     "ssc": {"utterances": {"valid": 1}},
+    "voxceleb": {"utterances": {"dev": 2, "test": 12}},
     **{name: {"utterances": {"all": 1}} for name in EMOTIONS},
 }
-COUNTED = {"gsc": "clips a word", "librispeech": "utterances", "shd": "recordings", "ssc": "recordings a word"}
+COUNTED = {"gsc": "clips a word", "shd": "recordings", "ssc": "recordings a word"}
+COUNTED |= dict.fromkeys(("aishell", "librispeech", "voxceleb"), "utterances")
 COUNTED |= dict.fromkeys(EMOTIONS, emotion.WHAT)
 
 

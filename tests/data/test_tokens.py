@@ -30,6 +30,40 @@ def test_ids_and_round_trip(corpus, tmp_path, model_type, size):
         assert min(ids) > 2 and tokenizer.decode(ids) == text
 
 
+# Full-width and half-width letters, which a normalisation would make one, and a character of four bytes.
+MANDARIN = ("打开厨房的灯", "关上空调", "明天七点叫醒我", "给妈妈打电话", "在ＫTV唱歌", "\U00020bb7野家")
+
+
+@pytest.fixture
+def mandarin(tmp_path):
+    path = tmp_path / "mandarin.csv"
+    manifest.write(path, [Utterance(f"u{i}", f"u{i}.wav", 1.0, "s", text) for i, text in enumerate(MANDARIN)])
+    return [str(path)]
+
+
+def test_text_without_spaces_has_one_piece_a_character(mandarin, tmp_path):
+    tokenizer = tokens.train(mandarin, str(tmp_path / "t.model"), TokenizerSettings(4233, "char"))
+    characters = set("".join(MANDARIN))
+    assert len(tokenizer) == len(characters) + 3
+    assert {tokenizer.id_to_piece(i) for i in range(3, len(tokenizer))} == characters
+    for text in MANDARIN:
+        ids = tokenizer.encode(text)
+        assert len(ids) == len(text) and min(ids) > 2 and tokenizer.decode(ids) == text
+    assert tokenizer.encode("打龙灯")[1] == tokens.BLANK and len(tokenizer.encode("打龙灯")) == 3
+
+
+def test_text_without_spaces_fits_or_not(mandarin, tmp_path):
+    needed = len(set("".join(MANDARIN))) + 3
+    with pytest.raises(DataError, match=rf"vocab_size: {needed - 1} is less than the {needed} pieces that the characters of 6 sentences"):
+        tokens.train(mandarin, str(tmp_path / "t.model"), TokenizerSettings(needed - 1, "char"))
+    assert len(tokens.train(mandarin, str(tmp_path / "t.model"), TokenizerSettings(needed, "char"))) == needed
+
+
+def test_text_with_spaces_keeps_its_space(corpus, tmp_path):
+    tokenizer = tokens.train(corpus, str(tmp_path / "t.model"), TokenizerSettings(100, "char"))
+    assert tokenizer.encode("ONE TWO", out_type=str) == list("▁ONE▁TWO")
+
+
 def test_same_text_same_bytes(corpus, tmp_path):
     for name in ("a", "b"):
         tokens.train(corpus, str(tmp_path / f"{name}.model"), TokenizerSettings(24))

@@ -1,27 +1,9 @@
-"""Tools as modules, and those of ``tools/benches``."""
+"""The modules of ``tools/benches``."""
 
 import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
-
-@pytest.fixture(scope="session")
-def load_tool():
-    """``load_tool(name)``: the module of ``tools/<name>.py``."""
-
-    def load(name):
-        sys.path.insert(0, str(TOOLS))
-        try:
-            return importlib.import_module(name)
-        finally:
-            sys.path.remove(str(TOOLS))
-
-    return load
 
 
 @pytest.fixture(scope="session")

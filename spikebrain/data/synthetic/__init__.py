@@ -7,6 +7,7 @@ writes the folder, ``UTTERANCES`` holds the default number of utterances a split
 from importlib import import_module
 
 MAKERS = {
+    "aishell": "spikebrain.data.synthetic.aishell",
     "casia": "spikebrain.data.synthetic.casia",
     "emodb": "spikebrain.data.synthetic.emodb",
     "emovo": "spikebrain.data.synthetic.emovo",
@@ -16,6 +17,7 @@ MAKERS = {
     "shd": "spikebrain.data.synthetic.shd",
     "ssc": "spikebrain.data.synthetic.ssc",
     "urdu": "spikebrain.data.synthetic.urdu",
+    "voxceleb": "spikebrain.data.synthetic.voxceleb",
 }
 
 

@@ -8,21 +8,14 @@ variants. Dev and test sentences, and dev and test voices, do not occur in train
 "other" splits are faster and noisier. The same seed gives the same bytes.
 """
 
-import itertools
-import zlib
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 
-import numpy as np
-import soundfile
-
+from spikebrain.data.synthetic import reading
 from spikebrain.data.synthetic.folder import choose_utterances, make_folder
-from spikebrain.data.synthetic.speech import Voice, speak_at
+from spikebrain.data.synthetic.reading import RATE, Script, Split
 
 VERSION = 1
-RATE = 16000
 CHAPTER = 50  # utterances in a chapter's folder
 
 UTTERANCES = {"train-clean-100": 1500, "dev-clean": 100, "dev-other": 60, "test-clean": 150, "test-other": 100}
@@ -45,35 +38,17 @@ GRAMMAR = (
     (["HOW"], ["COLD", "WARM"], ["IS IT IN"], _CITY, ["", *_DAY]),
 )
 
-# Variants of eSpeak NG that sound like a person; whispers and robots are left out.
-_FEMALE = set("Alicia Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 grandma linda shelby steph".split())
+# Variants of eSpeak NG; those of training are reading.TRAIN.
 _TEST_CLEAN = "m3 f2 Michael linda robert aunty m8 belinda adam Alex".split()
 _TEST_OTHER = "klatt4 grandma Diogo pablo f5 Lee Storm grandpa".split()
 _DEV_CLEAN = "m6 f3 david Annie max quincy".split()
 _DEV_OTHER = "klatt5 shelby john boris".split()
-_TRAIN = (
-    "m1 f1 m2 f4 m4 Andrea m5 Alicia m7 steph Andy anika Denis Gene Gene2 Henrique Hugo Mario Marco Mike Nguyen Reed RicishayMax "
-    "RicishayMax2 Tweaky antonio benjamin ed edward edward2 gustave iven2 iven4 kaukovalta klatt3 klatt6 marcelo michel miguel mike2 "
-    "norbert paul pedro rob sandro travis victor"
-).split()
-
-
-@dataclass(frozen=True)
-class Split:
-    """How a split sounds: first speaker id, variants, words a minute, signal-to-noise ratio (dB), share of each sentence pattern."""
-
-    first: int
-    variants: tuple
-    rate: tuple
-    snr: tuple
-    share: tuple
-
 
 _EASY, _HARD = dict(rate=(125, 180), snr=(20, 40)), dict(rate=(165, 210), snr=(10, 18))
 SPLITS = {
-    "train-clean-100": Split(1000, tuple(_TRAIN), (120, 205), (10, 40), (0.0, 0.7)),
-    "train-clean-360": Split(2000, tuple(_TRAIN), (120, 205), (10, 40), (0.0, 0.7)),
-    "train-other-500": Split(3000, tuple(_TRAIN), (120, 220), (8, 25), (0.0, 0.7)),
+    "train-clean-100": Split(1000, reading.TRAIN, (120, 205), (10, 40), (0.0, 0.7)),
+    "train-clean-360": Split(2000, reading.TRAIN, (120, 205), (10, 40), (0.0, 0.7)),
+    "train-other-500": Split(3000, reading.TRAIN, (120, 220), (8, 25), (0.0, 0.7)),
     "dev-clean": Split(4000, tuple(_DEV_CLEAN), share=(0.7, 0.8), **_EASY),
     "dev-other": Split(5000, tuple(_DEV_OTHER), share=(0.7, 0.8), **_HARD),
     "test-clean": Split(6000, tuple(_TEST_CLEAN), share=(0.8, 1.0), **_EASY),
@@ -81,15 +56,11 @@ SPLITS = {
 }
 
 
-@dataclass(frozen=True)
-class Line:
-    """One utterance to be spoken: its id, words, voice, signal-to-noise ratio (dB), and the seed of its noise."""
+def _name(split, speaker, turn):
+    return f"{speaker}-{speaker}{turn // CHAPTER}-{turn % CHAPTER:04d}"
 
-    id: str
-    text: str
-    voice: Voice
-    snr: float
-    seed: tuple
+
+SCRIPT = Script(GRAMMAR, ("en-us", "en"), SPLITS, _name)
 
 
 def make(out, seed=1234, utterances=None):
@@ -121,84 +92,28 @@ def make(out, seed=1234, utterances=None):
 
 def sentences(seed, split):
     """The sentences that ``split`` may use, one shuffled list a pattern of the grammar; no dev or test sentence is a training sentence."""
-    pools = []
-    for number, pattern in enumerate(GRAMMAR):
-        every = [" ".join(filter(None, words)) for words in itertools.product(*pattern)]
-        order = np.random.default_rng([seed, number]).permutation(len(every))
-        low, high = (round(share * len(every)) for share in SPLITS[split].share)
-        pools.append([every[i] for i in order[low:high]])
-    return pools
+    return SCRIPT.sentences(seed, split)
 
 
 def lines(seed, split, number):
     """What is said in ``split``: ``number`` Lines, patterns, speakers and sentences in turn."""
-    pools, spec = sentences(seed, split), SPLITS[split]
-    rng = np.random.default_rng([seed, zlib.crc32(split.encode())])
-    speakers = [_speaker(spec, variant, rng) for variant in spec.variants]
-    texts = [pool[i // len(pools) % len(pool)] for i, pool in zip(range(number), itertools.cycle(pools))]
-    rng.shuffle(texts)
-    out = []
-    for i, text in enumerate(texts):
-        turn, who = divmod(i, len(speakers))
-        speaker = spec.first + who
-        name = f"{speaker}-{speaker}{turn // CHAPTER}-{turn % CHAPTER:04d}"
-        out.append(Line(name, text, _mood(speakers[who], rng), rng.uniform(*spec.snr), (seed, zlib.crc32(name.encode()))))
-    return out
-
-
-def _speaker(spec, variant, rng):
-    language = ("en-us", "en")[int(rng.integers(2))]
-    middle, half = sum(spec.rate) / 2, (spec.rate[1] - spec.rate[0]) / 2
-    return Voice(f"{language}+{variant}", round(middle + rng.uniform(-0.7, 0.7) * half), *(int(rng.integers(30, 71)) for _ in "ab"))
-
-
-def _mood(voice, rng):
-    # A speaker does not say everything at one speed and pitch.
-    return Voice(voice.name, round(voice.rate * rng.uniform(0.92, 1.08)), int(voice.pitch + rng.integers(-8, 9)), voice.pitch_range)
-
-
-def render(line):
-    """The samples of a Line: float32 array (S,) at 16 kHz, with noise around and under the voice."""
-    rng = np.random.default_rng(line.seed)
-    wav = speak_at(line.text.lower(), RATE, line.voice)
-    wav = wav / (np.sqrt(np.mean(wav**2)) + 1e-9)
-    wav = np.pad(wav, rng.integers(RATE // 20, RATE // 5, 2))
-    wav = wav + _noise(len(wav), rng) * 10 ** (-line.snr / 20)
-    level = 10 ** (rng.uniform(-30, -22) / 20)
-    return np.clip(wav * level, -0.999, 0.999).astype(np.float32)
-
-
-def _noise(samples, rng):
-    """White to pink noise of unit power: amplitudes fall as frequency to the power -tilt / 2."""
-    length = 1 << samples.bit_length()  # a power of two: the transform of a prime length takes five times as long
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    frequency = np.maximum(np.arange(len(spectrum)), 1 + length // 400)
-    noise = np.fft.irfft(spectrum * frequency ** (-rng.uniform(0, 1) / 2), length)[:samples]
-    return noise / np.sqrt(np.mean(noise**2))
+    return SCRIPT.lines(seed, split, number)
 
 
 def _fill(folder, seed, utterances):
     minutes = defaultdict(float)
-    with ThreadPoolExecutor() as pool:
-        for split, number in utterances.items():
-            said = lines(seed, split, number)
-            for line, samples in zip(said, pool.map(_write, itertools.repeat(folder / split), said), strict=True):
-                minutes[split, line.voice.name.partition("+")[2], line.id.split("-")[0]] += samples / RATE / 60
-            _write_transcripts(folder / split, said)
+    for split, number in utterances.items():
+        said = lines(seed, split, number)
+        lengths = reading.write_all(said, lambda line, split=split: _place(folder / split, line) / f"{line.id}.flac")
+        for line, samples in zip(said, lengths, strict=True):
+            minutes[split, reading.variant(line), line.id.split("-")[0]] += samples / RATE / 60
+        _write_transcripts(folder / split, said)
     (folder / "SPEAKERS.TXT").write_text(_speakers_table(minutes), encoding="utf-8")
 
 
 def _place(folder, line):
     speaker, chapter, _ = line.id.split("-")
     return folder / speaker / chapter
-
-
-def _write(folder, line):
-    path = _place(folder, line) / f"{line.id}.flac"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wav = render(line)
-    soundfile.write(path, wav, RATE, subtype="PCM_16")
-    return len(wav)
 
 
 def _write_transcripts(folder, said):
@@ -212,7 +127,7 @@ def _write_transcripts(folder, said):
 def _speakers_table(minutes):
     head = f";ID  |SEX| {'SUBSET':<16} |MINUTES| NAME\n"
     rows = [
-        f"{speaker} | {'F' if variant in _FEMALE else 'M'} | {split:<16} | {spoken:5.2f} | eSpeak NG {variant}\n"
+        f"{speaker} | {reading.sex(variant)} | {split:<16} | {spoken:5.2f} | eSpeak NG {variant}\n"
         for (split, variant, speaker), spoken in sorted(minutes.items(), key=lambda item: item[0][2])
     ]
     return head + "".join(rows)

@@ -1,0 +1,152 @@
+"""The AISHELL-1 recipe, shrunk, on its synthetic twin: every YAML, every row of the paper's tables, their sizes, characters."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spikebrain.data.corpora import aishell
+from spikebrain.data.manifest import DataError
+from spikebrain.training import asr, keys
+from spikebrain.training.run import run
+
+YAMLS = ("iml_spikeformer", "transformer", "vgg_bilstm", "iml_spikeformer_mini", "transformer_mini")
+UTTERANCES = {"train": 16, "dev": 4, "test": 4}
+SPLITS = {"train_splits": ["train"], "dev_splits": ["dev"], "test_splits": ["test"]}
+RECURRENT = ("vgg_bilstm", "lif", "gsu")
+SILENT = (*RECURRENT[:1], "transformer", "transformer_12", "transformer_24", "transformer_36")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder in AISHELL-1's layout with 24 synthetic utterances."""
+    pytest.importorskip("espeakng_loader", reason="pip install spikebrain[synthetic]: recipes are tested on synthetic speech")
+    from spikebrain.data.synthetic import aishell as synthetic
+
+    return synthetic.make(tmp_path_factory.mktemp("twin") / "data_aishell", utterances=UTTERANCES)
+
+
+@pytest.fixture(scope="module")
+def recipe(checkout):
+    return checkout / "recipes" / "AISHELL-1"
+
+
+@pytest.fixture
+def train(recipe, shrunk, corpus, tmp_path):
+    """Runs a shrunk YAML in this process, under further options; gives results.json as read back."""
+
+    def go(file, *options, **overrides):
+        overrides = {"data_folder": corpus, "output_folder": tmp_path / "run", "output_neurons": 120, **SPLITS, **overrides}
+        run(str(recipe / "train.py"), aishell, asr, [*shrunk(file, **overrides), *options])
+        return json.loads((tmp_path / "run" / "results.json").read_text())
+
+    return go
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_every_yaml_trains_and_decodes(train, recipe, tmp_path, name):
+    results = train(recipe / "hparams" / f"{name}.yaml")
+    assert (results["task"], results["corpus"], results["model"]) == ("asr", "AISHELL-1", name)
+    assert set(results["metrics"]) == {"dev", "test"} and all(list(one) == ["CER"] for one in results["metrics"].values())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2] and all("valid_CER" in row for row in rows)
+    spiking = name.startswith("iml")
+    assert bool(results["firing_rate"]) == spiking
+    energy = results["energy"]["full"]
+    assert energy["mJ"] < energy["twin_mJ"] if spiking else energy["mJ"] == pytest.approx(energy["twin_mJ"])
+    assert not results["data"]["complete"] and results["data"]["splits"]["train"]["utterances"] == 16
+
+
+def test_characters_are_scored_and_spaces_are_none(train, recipe, tmp_path):
+    train(recipe / "hparams" / "iml_spikeformer_mini.yaml", number_of_epochs=1)
+    words = sum(len(line.split()[1:]) for line in transcripts(tmp_path / "run" / "save" / "test.csv"))
+    report = (tmp_path / "run" / "cer_test.txt").read_text().splitlines()[0]
+    assert f"/ {words}," in report and words > 4 * 4
+
+
+def transcripts(manifest):
+    """Every line of a manifest as: id, then its characters one by one."""
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    text = lines[0].split(",").index("wrd")
+    return [f"{line.split(',')[0]} {' '.join(line.split(',')[text])}" for line in lines[1:]]
+
+
+def rows_of(load_tool, table, recipe):
+    """The Rows of a table file."""
+    tool = load_tool("table")
+    return tool.choose(tool.read(table), recipe / "train.py", None, None, {"data_folder": "unused"})
+
+
+TABLES = {
+    "AISHELL-1/tables/table_1.yaml": (
+        "vgg_bilstm transformer_12 transformer_24 transformer_36 lif gsu spike_driven_transformer "
+        "iml_spikeformer_12_4 iml_spikeformer_12 iml_spikeformer_24 iml_spikeformer_36"
+    ),
+    "shared/tables/table_5.yaml": "full mls multistep no_hdm sdsa3 linear linear_no_hdm",
+    "shared/tables/recognisers_mini.yaml": "transformer iml_spikeformer mls multistep spike_driven_transformer gsu lif",
+}
+ROWS = [(table, row) for table, rows in TABLES.items() for row in rows.split()]
+OTHER_SIZES = ("transformer_24", "transformer_36", "iml_spikeformer_24", "iml_spikeformer_36", "full")
+
+
+def case(table, row):
+    """Rows that shrink to what another row shrinks to are run in the full tests only."""
+    again = row in OTHER_SIZES or table.endswith("mini.yaml") and row not in ("lif", "gsu")
+    return pytest.param(table, row, marks=pytest.mark.full if again else (), id=f"{table.split('/')[-1]}-{row}")
+
+
+@pytest.mark.parametrize(("table", "row"), [case(*one) for one in ROWS])
+def test_every_row_trains_and_decodes(train, recipe, load_tool, shrunk, table, row):
+    found = next(one for one in rows_of(load_tool, recipe.parent / table, recipe) if one.name == row)
+    file = Path(found.yaml)
+    small = {word.partition("=")[0].removeprefix("--") for word in shrunk(file)[3:]}
+    kept = [f"--{name}={value}" for name, value in found.options.items() if name not in {*small, "data_folder", "lr"}]
+    results = train(file, *kept, f"--model={found.model}", number_of_epochs=1)
+    assert results["model"] == found.model and results["metrics"]["test"]["CER"] > 0
+    assert bool(results["firing_rate"]) == (row not in SILENT)
+    assert results["energy"]["full"]["mJ"] > 0 < results["energy"]["full"]["twin_mJ"]
+
+
+def test_the_tables_are_those_of_the_paper(recipe, load_tool):
+    for table, rows in TABLES.items():
+        assert [row.name for row in rows_of(load_tool, recipe.parent / table, recipe)] == rows.split()
+
+
+SIZES = {
+    "vgg_bilstm": 93_256_914,
+    "transformer_12": 30_351_890,
+    "transformer_24": 46_132_754,
+    "transformer_36": 61_913_618,
+    "lif": 17_975_506,
+    "gsu": 28_988_626,
+    "spike_driven_transformer": 30_351_890,
+    "iml_spikeformer_12_4": 30_351_890,
+    "iml_spikeformer_12": 30_351_890,
+    "iml_spikeformer_24": 46_132_754,
+    "iml_spikeformer_36": 61_913_618,
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_table_1(recipe, load_tool, name):
+    """LIF and GSU are what the paper's text describes; its table prints 22.96 M and 60.74 M."""
+    row = next(one for one in rows_of(load_tool, recipe / "tables" / "table_1.yaml", recipe) if one.name == name)
+    overrides = keys.parse_overrides("\n".join(f"{key}: {value}" for key, value in row.options.items() if key != "data_folder"))
+    parameters = load_tool("describe").recipe(row.yaml, overrides)["parameters"]
+    assert parameters["total"] == parameters["trainable"] == SIZES[name]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"data_folder": None}, r"(?s)data_folder.*BAC009S.*synthetic"),
+        ({"error_rate": "PER"}, "error_rate: PER is none of WER, CER"),
+        ({"output_neurons": 20}, r"vocab_size: 20 is less than the \d+ pieces"),
+        ({"subsampling": 5}, "factor is 5: choose 4"),
+        ({"projection": False}, "projection: False, but iml_spikeformer reads d_model channels: set projection: True"),
+    ],
+)
+def test_what_is_wrong_is_said_before_training(train, recipe, tmp_path, words, message):
+    with pytest.raises((keys.RecipeError, DataError), match=message):
+        train(recipe / "hparams" / "iml_spikeformer_mini.yaml", **words)
+    assert not list(tmp_path.glob("run/save/CKPT*"))
