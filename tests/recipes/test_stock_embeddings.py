@@ -12,7 +12,6 @@ import re
 import types
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 import soundfile
 import torch
@@ -154,18 +153,6 @@ def swap(text, recipe, encoder, options=WIDTHS):
     assert tuple(map(key, gone)) == recipe.gone
     assert come == [line for line in ours if key(line) not in recipe.kept]
     return swapped
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    """Overrides that name folders of noise and of a room's response; where a data.zip lies, the recipes download nothing."""
-    folder, rng = tmp_path_factory.mktemp("augmentation"), np.random.default_rng(5)
-    decay = np.exp(-np.arange(RATE // 5) / 400)
-    for name, wav in {"noise": 0.1 * rng.standard_normal(2 * RATE), "rir": 0.2 * rng.standard_normal(len(decay)) * decay}.items():
-        (folder / name).mkdir()
-        (folder / name / "data.zip").touch()
-        soundfile.write(folder / name / f"{name}.wav", wav, RATE, subtype="PCM_16")
-    return {f"data_folder_{name}": folder / name for name in ("noise", "rir")}
 
 
 @pytest.fixture(scope="module")

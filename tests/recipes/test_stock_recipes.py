@@ -1,4 +1,4 @@
-"""SpeechBrain's own LibriSpeech recipes, run unmodified but for two lines of YAML, on a synthetic twin.
+"""SpeechBrain's own recipes for LibriSpeech and AISHELL-1, run unmodified but for two lines of YAML or one, on synthetic twins.
 
 They are no part of SpeechBrain's wheel and are not copied here: ``$SPEECHBRAIN_REPO`` names a checkout of its repository,
 and the tests that run them are left out where it is not set.
@@ -12,10 +12,11 @@ import torch
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from spikebrain.data import manifest, tokens
-from spikebrain.data.corpora import librispeech
+from spikebrain.data.corpora import aishell, librispeech
 
 UTTERANCES = {"train-clean-100": 16, "dev-clean": 4, "test-clean": 4, "test-other": 4}
 EPOCHS, LAYERS = 2, 2
+MANIFESTS = {"train": "train", "valid": "dev", "test": "test"}  # what AISHELL's YAML calls a set -> what its preparer does
 WIDTHS = {"d_model": 16, "nhead": 2, "d_ffn": 32}
 LM = {**WIDTHS, "num_encoder_layers": 1}
 SMALL = {
@@ -62,12 +63,19 @@ CTC = Recipe(
     "recipes/LibriSpeech/ASR/CTC", "conformer_large.yaml", "conformer", ("dev-clean", "test-clean", "test-other"), {"beam_size": 10}
 )
 
+# Its YAML names no encoder, so that ours comes with the class; its searches cannot be made smaller than every tenth epoch.
+AISHELL = Recipe(
+    "recipes/AISHELL-1/ASR/transformer", "train_ASR_transformer.yaml", None, ("test",), scripts=("train.py", "aishell_prepare.py")
+)
+
 
 def swap(text, encoder):
-    """The two-line swap on the text of a stock YAML that names ``encoder``; fails where it is not two lines that change."""
-    swapped = text.replace(STOCK_CLASS, OUR_CLASS).replace(f"encoder_module: {encoder}\n", "encoder_module: iml_spikeformer\n")
+    """The swap on the text of a stock YAML that names ``encoder``, or None; fails where it is not two lines that change, or one."""
+    swapped = text.replace(STOCK_CLASS, OUR_CLASS)
+    if encoder:
+        swapped = swapped.replace(f"encoder_module: {encoder}\n", "encoder_module: iml_spikeformer\n")
     changed = [new.split("#")[0].strip() for old, new in zip(text.splitlines(), swapped.splitlines(), strict=True) if old != new]
-    assert changed == [f"Transformer: {OUR_CLASS}", "encoder_module: iml_spikeformer"]
+    assert changed == [f"Transformer: {OUR_CLASS}", *(["encoder_module: iml_spikeformer"] if encoder else [])]
     return swapped
 
 
@@ -161,12 +169,55 @@ def test_ctc_recipe(run, corpus):
     assert same == []
 
 
+@pytest.fixture(scope="module")
+def mandarin(tmp_path_factory, stock_checkout):
+    """A folder in AISHELL-1's layout, the tokenizer.ckpt that the stock recipe would download, and its size."""
+    stock_checkout()
+    pytest.importorskip("espeakng_loader", reason="pip install spikebrain[synthetic]: recipes are tested on synthetic speech")
+    from spikebrain.data.synthetic import aishell as synthetic
+
+    folder = synthetic.make(tmp_path_factory.mktemp("stock") / "data_aishell", utterances={"train": 16, "dev": 4, "test": 4})
+    aishell.prepare(folder, folder.parent, ["train", "dev"])
+    manifests = [folder.parent / f"{split}.csv" for split in ("train", "dev")]  # the host's own tokenizer knows every character too
+    tokenizer = folder.parent / "tokenizer.ckpt"
+    pieces = len(tokens.train(manifests, str(tokenizer), tokens.TokenizerSettings(vocab_size=200, model_type="char")))
+    return folder, tokenizer, pieces
+
+
+def test_aishell_recipe(run_stock, local, mandarin, tmp_path):
+    folder, tokenizer, pieces = mandarin
+    out = tmp_path / "run"
+    values = {
+        **WIDTHS, "num_encoder_layers": LAYERS, "num_decoder_layers": 1, "number_of_epochs": EPOCHS, "num_workers": 0, "batch_size": 4,
+        "valid_search_interval": 1, "valid_beam_size": 2, "test_beam_size": 2, "max_decode_ratio": 0.3,
+        "noam_annealing": {"n_warmup_steps": 10},
+        "data_folder": folder, "data_folder_noise": local["data_folder_noise"], "tokenizer_file": tokenizer, "output_neurons": pieces,
+        "output_folder": out, **{f"{name}_data": out / f"{split}.csv" for name, split in MANIFESTS.items()},
+    }  # fmt: skip
+    text = run_stock(AISHELL, lambda text: swap(text, AISHELL.encoder), tmp_path, values)
+    assert "During parameter transfer" not in text
+    lines = (out / "train_log.txt").read_text(encoding="utf-8").splitlines()
+    epochs, tests = ([line for line in lines if line.startswith(start)] for start in ("epoch:", "Epoch loaded:"))
+    losses = logged(epochs, "train loss")
+    assert len(losses) == EPOCHS and losses[1] < losses[0] and len(logged(epochs, "valid CER")) == EPOCHS
+    assert len(logged(tests, "test CER")) == 1
+    report = (out / "cer.txt").read_text(encoding="utf-8")
+    assert "Scored 4 sentences, 0 not present in hyp." in report
+    (averaged,) = (out / "save").glob("CKPT*")
+    assert_spiking(averaged)
+
+
 MADE = f"""d_model: 16
 Transformer: {STOCK_CLASS} # a comment
     d_model: !ref <d_model>
     encoder_module: conformer
     attention_type: RelPosMHAXL
 """
+
+
+def test_without_an_encoder_one_line_changes():
+    text = MADE.replace("    encoder_module: conformer\n", "")
+    assert swap(text, None) == text.replace(STOCK_CLASS, OUR_CLASS)
 
 
 def test_swap_changes_two_lines_and_no_other():
