@@ -1,6 +1,6 @@
 """Measures time and memory side by side, in one run, on this machine.
 
-    python tools/bench.py multilevel [--quick | --full] [--threads N] [--rounds N] [--out FILE]
+    python tools/bench.py multilevel [--quick | --full | --figure5] [--threads N] [--rounds N] [--out FILE]
     python tools/bench.py lif | spikescr [...]   # against SpikingJelly and snnTorch: pip install spikebrain[peers]
     python tools/bench.py table [--check]        # benchmarks/README.md from benchmarks/*.json
 
@@ -43,20 +43,24 @@ keeps for its backward pass, parameters left out; "peak" is the resident size of
 forward and backward pass, without the optimiser.
 """
 
+PLANS = {
+    "quick": "tiny sizes: times are not judged and no file is kept",
+    "full": "published sizes throughout; minutes, several GiB",
+    "figure5": "training steps of the whole published model alone: time and memory against T",
+}
 BENCHES = {"multilevel": multilevel, "lif": lif, "spikescr": spikescr}
 
 
 def run(arguments):
     """Measures, prints and writes what was measured; returns the exit status."""
-    plan_name = "quick" if arguments.quick else "full" if arguments.full else "default"
-    measured = BENCHES[arguments.bench]
+    plan_name, measured = arguments.plan, BENCHES[arguments.bench]
     native.keep_freed_memory()  # as in training; for all that is measured here, peers too
     plan = measured.PLANS[plan_name] if arguments.rounds is None else replace(measured.PLANS[plan_name], rounds=arguments.rounds)
     about = {"bench": arguments.bench, "plan": plan_name, "rounds": plan.rounds, **_about(arguments.words)}
     sections, verdicts = measured.bench(plan)
     written = {**about, "load": [about["load"], _load()], "sections": sections, "verdicts": verdicts}
     print(render(written))
-    out = arguments.out or (None if arguments.quick else _place(written))
+    out = arguments.out or (None if plan_name == "quick" else _place(written))
     if out:
         write_atomic(out, json.dumps(written, indent=1, allow_nan=False) + "\n")
         if Path(out).resolve().parent == FOLDER:
@@ -174,8 +178,8 @@ def _parser():
         command = commands.add_parser(name, help=measured.__doc__.splitlines()[0])
         command.set_defaults(call=run, bench=name)
         scale = command.add_mutually_exclusive_group()
-        scale.add_argument("--quick", action="store_true", help="tiny sizes: times are not judged and no file is kept")
-        scale.add_argument("--full", action="store_true", help="published sizes throughout; minutes, several GiB")
+        for plan in (name for name in measured.PLANS if name != "default"):
+            scale.add_argument(f"--{plan}", dest="plan", action="store_const", const=plan, default="default", help=PLANS[plan])
         command.add_argument("--threads", type=_positive, help="of torch and of the compiled kernels; default: torch's own choice")
         command.add_argument("--rounds", type=_positive, help="turns of every variant")
         command.add_argument("--out", type=Path, help="JSON file; default: benchmarks/<bench>-<machine>.json")

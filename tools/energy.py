@@ -9,9 +9,7 @@ several runs, their table and ``quality_over_energy.png`` go to ``--out``, by de
 """
 
 import argparse
-import importlib
 import json
-import pkgutil
 import sys
 from pathlib import Path
 
@@ -20,24 +18,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.dataset import FilteredSortedDynamicItemDataset
-from speechbrain.utils.run_opts import RunOptions
 
 from spikebrain import convert, energy, plots
 from spikebrain import lengths as frames
-from spikebrain.data import corpora
 from spikebrain.data.manifest import DataError, write_atomic
 from spikebrain.energy.proof import prove
 from spikebrain.plots import page
-from spikebrain.training import asr, classify, distil, emotion, run
+from spikebrain.training import looking
 from spikebrain.training.checkpoints import CheckpointError
 from spikebrain.training.keys import RecipeError
 
-TASKS = {"asr": asr, "classify": classify, "distil": distil, "emotion": emotion}
-SAID = ("task", "corpus", "model", "protocol", "seed", "commit", "command", "versions")  # of a run's results.json
+TASKS = (*looking.TASKS, "emotion", "distil")
 FILE = "energy.json"
 
 
-class EnergyError(ValueError):
+class EnergyError(looking.LookingError):
     """A run cannot be looked into; the message names it and the repair."""
 
 
@@ -50,7 +45,7 @@ def main(argv=None):
             write(one, [other["report"] for other in found])
         if len(found) > 1:
             compare([one["report"] for one in found], arguments.out or arguments.runs[0])
-    except (EnergyError, RecipeError, DataError, CheckpointError, convert.ConversionError, OSError, ImportError) as error:
+    except (looking.LookingError, RecipeError, DataError, CheckpointError, convert.ConversionError, OSError, ImportError) as error:
         print(f"energy.py: {error}", file=sys.stderr)
         return 1
     print(table([one["report"] for one in found]))
@@ -79,11 +74,11 @@ def look(folder, options):
     brain = open_run(folder, results, options)
     split, dataset = _chosen(brain, options)
     root = torch.nn.ModuleDict(brain.parts).eval()
-    counter = count(brain, root, dataset)
+    counter = looking.listened(brain, dataset)
     one, drawn = _one(brain, root, dataset, options.utterance, bool(counter.spikes))
     fold = next((fold for fold in results.get("folds", ()) if fold["digest"] == brain.fits.get("fold")), None)
     report = {
-        **{key: results.get(key) for key in SAID},
+        **{key: results.get(key) for key in looking.SAID},
         "fold": None if fold is None else f"fold {fold['fold']}",
         "split": split,
         "simulated": brain.simulated,
@@ -108,16 +103,10 @@ def read(folder):
 
 def open_run(folder, results, options):
     """The Brain of the run in ``folder``, with the weights that were evaluated."""
-    names = {module.CORPUS.name: module for module in map(_corpus, pkgutil.iter_modules(corpora.__path__))}
-    for what, known in (("corpus", names), ("task", TASKS)):
-        if results[what] not in known:
-            raise EnergyError(f"{folder}: results.json says {what} {results[what]}, which is none of {', '.join(known)}")
     if options.fold is not None and results["task"] != "emotion":
         raise EnergyError(f"{folder}: fold: {options.fold}, but a run of the task {results['task']} has none: leave --fold out")
-    changes = {"data_folder": options.data_folder, "fold": None if options.fold is None else [options.fold]}
-    run_opts = RunOptions.from_dictionary({"device": options.device, "noprogressbar": True})
-    given = {key: value for key, value in changes.items() if value is not None}
-    return run.reopen(folder, names[results["corpus"]], TASKS[results["task"]], run_opts, **given)
+    fold = None if options.fold is None else [options.fold]
+    return looking.reopened(folder, results, TASKS, options.device, data_folder=options.data_folder, fold=fold)
 
 
 def cost(folder, brain, counter):
@@ -126,17 +115,6 @@ def cost(folder, brain, counter):
         return brain.cost(counter)
     except ValueError as error:
         raise EnergyError(f"{folder}: {error}") from error
-
-
-@torch.no_grad()
-def count(brain, root, dataset):
-    """A Counter that has heard every utterance of ``dataset``."""
-    counter = energy.Counter(root)
-    for batch in make_dataloader(dataset, **brain.data.eval_loader):
-        with counter.listen():
-            heard = brain.hear(batch.to(brain.device))
-        counter.add_utterances(*heard)
-    return counter
 
 
 def quality(brain, dataset, results):
@@ -176,23 +154,13 @@ def table(reports):
     return "\n".join([*lines, "", *(f"{page.title(report)}: {said}" for report in reports for said in page.verdicts(report))])
 
 
-def _corpus(info):
-    return importlib.import_module(f"{corpora.__name__}.{info.name}")
-
-
 def _chosen(brain, options):
     """(name, dataset) of the split, evenly thinned out to the utterances that were asked for; they are sorted by length."""
     splits = brain.data.tests
     split = options.split or next((name for name in brain.hparams.test_splits or () if name in splits), next(iter(splits), None))
     if split not in splits:
         raise EnergyError(f"split: {split} is none that the run reports: {', '.join(splits) or 'there is none'}")
-    dataset, number = splits[split], options.utterances
-    if number is None or number >= len(dataset):
-        return split, dataset
-    if number < 1:
-        raise EnergyError(f"utterances: {number} are none: give 1 or more")
-    ids = [dataset.data_ids[place * len(dataset) // number] for place in range(number)]
-    return split, FilteredSortedDynamicItemDataset(dataset, ids)
+    return split, looking.thinned(splits[split], options.utterances)
 
 
 @torch.no_grad()

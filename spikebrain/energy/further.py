@@ -252,6 +252,12 @@ def _attentive_pooling(positions, name, module):
     yield "readout", {**both, "compare": 2 * channels, "root": 2 * channels}
 
 
+def _pooled_embedding(positions, name, module):
+    """A mean over frames, where there is no pooling that counts itself."""
+    if module.pooling is None:
+        yield from _linear_head(positions, name, module)
+
+
 def _utterance_norm(positions, name, module):
     yield "norm", dict.fromkeys(("multiply", "add"), positions.utterances * module.channels)
 
@@ -384,6 +390,7 @@ RULES = {
     # By name: rooms and hosts that the count of a network without them does without, and classes that are their module's own.
     "spikebrain.lobes.framewise.FrameEncoder": _frame_encoder,
     "spikebrain.lobes.framewise.SpikingEmbedding": _embedding,
+    "spikebrain.lobes.pooled.PooledEmbedding": _pooled_embedding,
     "spikebrain.lobes.speaker.AttentiveStatisticsPooling": _attentive_pooling,
     "spikebrain.lobes.speaker.UtteranceNorm": _utterance_norm,
     f"{_TWIN}._Attention": _twin_attention,

@@ -2,13 +2,17 @@
 
 For networks that no formula of :mod:`spikebrain.energy.analytic` counts, such as classifiers: every product that a layer told
 of is a line, and the twin without spikes computes the same products densely. Linear layers outside of the encoder's
-blocks that tell of nothing (a projection of features, the output layer) hear real numbers and are counted by their size.
+blocks that tell of nothing (a projection of features, the output layer) hear real numbers and are counted by their size, and so are
+the convolutions of a :class:`Conv2dSubsampling`, behind which the encoder hears fewer frames.
 """
 
 from dataclasses import replace
 
+import torch
 from torch import nn
 
+from spikebrain import lengths
+from spikebrain.blocks.subsampling import GEOMETRY, Conv2dSubsampling
 from spikebrain.energy.count import inside
 from spikebrain.energy.further import further
 from spikebrain.energy.ledger import Count, Ledger, by_part
@@ -30,7 +34,8 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32, integer_prices=N
     blocks : str
         Name of the encoder's blocks: the scope ``encoder_blocks``.
     encoder : str
-        Name of the encoder with what it reads features with: with it the scope ``encoder+frontend``; everything else is ``full``.
+        Name of the encoder with what it reads features with: with it, and a :class:`Conv2dSubsampling` wherever it is, the scope
+        ``encoder+frontend``; everything else is ``full``.
     prices, integer_prices : Prices
         As for :func:`spikebrain.energy.report`.
 
@@ -45,15 +50,17 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32, integer_prices=N
         As for :func:`spikebrain.energy.report`; and for a layer outside of the blocks that holds a weight, told of no
         product and is not linear, so that its operations are unknown.
     """
-    frames = sum(counter.feature_frames)
+    convolved, heard = _subsampling(counter)
+    frames = int(heard.sum())
     check_utterances(counter)
     check_products(counter, blocks)
     check_frames(counter, blocks, frames)
-    positions = Positions(counter, frames, formula=_silent(counter, blocks, frames))
+    positions = Positions(counter, frames, formula=convolved | _silent(counter, blocks, frames, convolved))
+    fronts = (encoder, *{name.rpartition(".")[0] for name in convolved})
 
     def part_of(name):
         """The part of the network that a layer is in."""
-        return "encoder" if inside(name, blocks) else "frontend" if inside(name, encoder) else "decoder"
+        return "encoder" if inside(name, blocks) else "frontend" if any(inside(name, front) for front in fronts) else "decoder"
 
     network = by_part(part_of, _products(positions))
     apart = by_part(part_of, [(work.line, work) for work in further(positions)])
@@ -70,15 +77,28 @@ def _products(positions):
         yield name, Count(f"{name}.weight", rows * modules[name].weight.numel())
 
 
-def _silent(counter, blocks, frames):
-    """{layer: positions} of linear layers that tell of nothing, which hear real numbers.
+def _subsampling(counter):
+    """{layer: positions} of the convolutions of a :class:`Conv2dSubsampling`, and the frames of each utterance behind it (int64 Tensor)."""
+    counts, found = torch.as_tensor(counter.feature_frames, dtype=torch.long), {}
+    for module, name in counter.modules.items():
+        if isinstance(module, Conv2dSubsampling):
+            bands = module.n_mels
+            for layer, (kernel, stride) in zip(("conv_1", "conv_2"), GEOMETRY[module.factor], strict=True):
+                counts, bands = lengths.conv_frames(counts, kernel, stride), lengths.conv_frames(bands, kernel, stride)
+                found[f"{name}.{layer}".lstrip(".")] = int(counts.sum()) * bands
+    told = {name for name, _ in counter.products}
+    return {name: positions for name, positions in found.items() if name not in told}, counts
+
+
+def _silent(counter, blocks, frames, counted):
+    """{layer: positions} of linear layers that tell of nothing, which hear real numbers; ``counted`` ones are left out.
 
     Inside of the blocks each layer tells of itself, or the check refuses it; elsewhere a module may tell of the layer that it holds.
     """
     modules = {name: module for module, name in counter.modules.items()}
     found = {}
     for name in counter.silent():
-        if inside(name, blocks) or covering(counter, name) or isinstance(modules[name], nn.Embedding):
+        if name in counted or inside(name, blocks) or covering(counter, name) or isinstance(modules[name], nn.Embedding):
             continue
         if not isinstance(modules[name], nn.Linear):
             raise ValueError(unknown(name, modules[name]))

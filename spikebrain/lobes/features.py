@@ -32,6 +32,8 @@ class LogMel(torch.nn.Module):
         Window and shift, in milliseconds.
     f_min, f_max : float
         Edges of the lowest and the highest band in Hz; ``f_max=None`` is half the sample rate.
+    pre_emphasis : float
+        Share of each sample that is taken from the next one; 0: none.
 
     Raises
     ------
@@ -39,13 +41,14 @@ class LogMel(torch.nn.Module):
         When ``f_max`` lies above half the sample rate.
     """
 
-    def __init__(self, sample_rate=16000, n_fft=400, n_mels=80, win_length=25, hop_length=10, f_min=0, f_max=None):
+    def __init__(self, sample_rate=16000, n_fft=400, n_mels=80, win_length=25, hop_length=10, f_min=0, f_max=None, pre_emphasis=0.0):
         super().__init__()
         if f_max is not None and not f_min < f_max <= sample_rate / 2:
             raise ValueError(
                 f"f_max is {f_max} Hz, but must lie above f_min ({f_min}) and not above {sample_rate / 2:g}: set f_max: {sample_rate // 2}"
             )
         self.sample_rate = sample_rate
+        self.pre_emphasis = pre_emphasis
         self.hop = round(sample_rate * hop_length / 1000)
         self.fbank = Fbank(
             sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels, win_length=win_length, hop_length=hop_length, f_min=f_min, f_max=f_max
@@ -74,6 +77,8 @@ class LogMel(torch.nn.Module):
         Tensor (B, L, n_mels), in dB, and Tensor (B,), relative lengths over L frames.
         """
         samples = frames.absolute(lengths, x)
+        if self.pre_emphasis:
+            x = torch.cat([x[:, :1], x[:, 1:] - self.pre_emphasis * x[:, :-1]], 1)
         x = frames.zero_padding(x, lengths)
         with torch.autocast(x.device.type, enabled=False):
             out = self.fbank(x if x.dtype == torch.float64 else x.float())

@@ -269,3 +269,50 @@ class CyclicByEpoch(ByEpoch):
             if "momentum" not in group:
                 raise ValueError(f"momentum is {self.momentum}, but {type(optimizer).__name__} has none: leave momentum out")
             group["momentum"] = low + (high - low) * self.height(before // self.updates_an_epoch)
+
+
+class StepByEpoch(ByEpoch):
+    """A rate that falls by a factor every few epochs, after a linear warm-up counted in updates: that of MFA-Conformer's published code.
+
+    Update u = 1, 2, ... of epoch e = 0, 1, ... has the rate lr factor^(e // every) min(1, u / warmup_updates). (There the scheduler
+    multiplies once an epoch, and while it warms up the rate is set to lr u / warmup_updates: the same, where warm-up ends in the first
+    ``every`` epochs, as it does in that recipe.)
+
+    Arguments
+    ---------
+    lr : float
+        The highest rate.
+    every : int
+        Epochs.
+    factor : float
+        Above 0, at most 1.
+    warmup_updates : int
+
+    Raises
+    ------
+    ValueError
+        Numbers that cannot be.
+
+    Example
+    -------
+    >>> schedule = StepByEpoch(lr=1.0, every=2)
+    >>> [schedule.multiplier(epoch) for epoch in range(6)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    def __init__(self, lr, every=4, factor=0.5, warmup_updates=0):
+        if every < 1 or not 0 < factor <= 1 or warmup_updates < 0:
+            numbers = f"every is {every} epochs, factor {factor}, warmup_updates {warmup_updates}"
+            raise ValueError(f"{numbers}: give 1 or more, more than 0 and at most 1, and 0 or more")
+        super().__init__(lr)
+        self.every, self.factor, self.warmup_updates = every, factor, warmup_updates
+
+    def multiplier(self, epoch):
+        """What ``lr`` is multiplied by in epoch 0, 1, 2, ..., once it is warm."""
+        return self.factor ** (epoch // self.every)
+
+    def __call__(self, optimizer):
+        """Sets the rate of the update that comes next. RuntimeError without a plan."""
+        super().__call__(optimizer)
+        for group in optimizer.param_groups if self.updates < self.warmup_updates else ():
+            group["lr"] *= self.updates / self.warmup_updates

@@ -37,3 +37,13 @@ def test_upper_edge():
     assert LogMel(f_max=4000).fbank.compute_fbanks.f_central.max() < 4000
     with pytest.raises(ValueError, match="f_max is 9000 Hz.*not above 8000: set f_max: 8000"):
         LogMel(f_max=9000)
+
+
+def test_pre_emphasis_takes_a_share_of_each_sample_from_the_next_one():
+    torch.manual_seed(0)
+    x, lengths = torch.randn(2, 4000, dtype=torch.float64), torch.tensor([1.0, 0.6])
+    plain, emphasised = LogMel().double(), LogMel(pre_emphasis=0.97).double()
+    by_hand = torch.stack([torch.cat([row[:1], row[1:] - 0.97 * row[:-1]]) for row in x])
+    out, _ = emphasised(x, lengths)
+    assert torch.allclose(out, plain(by_hand, lengths)[0], atol=1e-10)
+    assert torch.allclose(out[1, :16], emphasised(x[1:, :2400])[0][0], atol=1e-10), "the samples behind an utterance's end are heard"

@@ -29,6 +29,13 @@ ACCURACY = {
     "oneshot": {100: [94.0, 95.0, 96.0], 20: [83.0, 84.0, 85.0]},
 }
 COST = {arm: {frames: [frames / 1000 + 0.001 * run for run in range(3)] for frames in values} for arm, values in ACCURACY.items()}
+TRAINING = {
+    "iterative": {
+        levels: {"ms": {"median": 100.0 * levels, "low": 95.0 * levels, "high": 110.0 * levels}, "saved_mib": 50 * levels}
+        for levels in (4, 6)
+    },
+    "IMLS": {levels: {"ms": {"median": 120.0 + levels, "low": 118.0, "high": 130.0}, "saved_mib": 70} for levels in (4, 6)},
+}
 FIRING = [{"epoch": 1}, {"epoch": 2, "firing": {"net.0.gate": 0.1}}, {"epoch": 3, "firing": {"net.0.gate": 0.25, "net.1.gate": 0.5}}]
 
 
@@ -89,6 +96,11 @@ def figures():
         "firing by epoch": plots.firing_by_epoch(FIRING),
         "accuracy by frames": plots.accuracy_by_frames({"valid": ACCURACY, "test": ACCURACY}),
         "energy by frames": plots.energy_by_frames(COST, ACCURACY, "test"),
+        "firing of runs": plots.firing_rates_of_runs({"iterative": many_layers(4), "imls": many_layers(4), "other": RATES}),
+        "firing of one run": plots.firing_rates_of_runs({"imls": many_layers(2)}),
+        "attention of runs": plots.attention_of_runs({"with mask": some_maps(), "without": some_maps(2, 4, 30)}),
+        "raw attention of runs": plots.attention_of_runs({"with mask": some_maps(), "without": some_maps()}, signed=True),
+        "training cost": plots.training_cost(TRAINING, paper={"ms": 2.24, "saved_mib": 3.31}),
         "of one run": plots.energy_by_frames(one_run(COST), one_run(ACCURACY), "test"),
     }
 
@@ -133,6 +145,29 @@ def test_impossible_rates_are_refused(rates, message):
         plots.firing_rates(rates)
 
 
+def test_runs_share_a_scale_and_every_neuron_has_its_place():
+    left, right, *below = plots.firing_rates_of_runs({"pale": {"a.x": [0.0, 0.1]}, "dark": {"a.x": [0.9, 0.8], "a.y": [0.5]}}).axes[:4]
+    assert [[np.asarray(mesh.get_array()).ravel().tolist() for mesh in axes.collections] for axes in (left, right)] == [
+        [[0.0, 0.1]],
+        [[0.9, 0.8], [0.5]],
+    ]
+    assert len({mesh.get_clim() for axes in (left, right) for mesh in axes.collections}) == 1
+    assert len({axes.get_ylim() for axes in below}) == 1 and [sum(bar.get_height() for bar in axes.patches) for axes in below] == [2, 3]
+    assert [axes.get_title(loc="left") for axes in (left, right)] == ["pale\na.", "dark\na."]
+    assert [[label.get_text() for label in axes.get_yticklabels() if label.get_visible()] for axes in (left, right)] == [["x"], ["x", "y"]]
+    with pytest.raises(ValueError, match="no run to draw"):
+        plots.firing_rates_of_runs({})
+    with pytest.raises(ValueError, match="no layer told of its firing"):
+        plots.firing_rates_of_runs({"ann": {}})
+
+
+def test_firing_numbers_count_each_neuron_once():
+    numbers = plots.firing_numbers({"a": [0.0, 0.005, 0.95, 0.045], "b": [1.0]})
+    assert numbers == pytest.approx(
+        {"mean": 0.4, "std": np.std([0, 0.005, 0.95, 0.045, 1]), "below_0.001": 0.2, "below_0.01": 0.4, "above_0.9": 0.4, "channels": 5}
+    )
+
+
 def test_attention_numbers_of_a_diagonal_and_of_uniform_attention():
     assert plots.attention_numbers(np.eye(20)) == pytest.approx({"distance": 0, "entropy": 0, "diagonal": 1})
     frames = 20
@@ -166,6 +201,58 @@ def test_attention_maps_refuses_what_is_not_there():
         plots.attention_maps([np.zeros((2, 3, 12, 12))])
     with pytest.raises(ValueError, match="0 maps"):
         plots.attention_maps([])
+
+
+def images(figure):
+    return [(axes.get_title(loc="left"), axes.images[0]) for axes in figure.axes if axes.get_visible() and axes.get_title(loc="left")]
+
+
+def test_maps_of_runs_stand_beside_each_other_on_one_scale():
+    runs = {"many": some_maps(), "few": some_maps(2, 2, 7)}
+    drawn = images(plots.attention_of_runs(runs))
+    expected = [f"block {block}, head {head}" for block in (1, 3, 5) for head in (1, 2, 3)]
+    assert [title for title, _ in drawn] == expected + [f"block {block}, head {head}" for block in (1, 2) for head in (1, 2)]
+    assert {image.get_array().shape for _, image in drawn} == {(12, 12), (7, 7)} and len({image.get_clim() for _, image in drawn}) == 1
+    assert {"many", "few"} <= set(texts(plots.attention_of_runs(runs)))
+    with pytest.raises(ValueError, match=r"of few has 2 maps, blocks \[5\] asked for"):
+        plots.attention_of_runs(runs, blocks=[1, 5])
+    with pytest.raises(ValueError, match="no run to draw"):
+        plots.attention_of_runs({})
+
+
+def test_raw_maps_keep_their_signs_and_say_their_scale():
+    scores = np.array([[[4.0, -2.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    (_, first), (_, zeros) = images(plots.attention_maps([scores], signed=True))
+    end = float(np.quantile(np.abs(scores[0]), 0.995))
+    assert np.asarray(first.get_array()) * end == pytest.approx(scores[0]) and not np.asarray(zeros.get_array()).any()
+    assert first.get_clim() == (-1, 1) and first.axes.get_xlabel().startswith(f"± {end:.3g}")
+    weights = np.asarray(images(plots.attention_maps([scores]))[0][1].get_array())
+    assert weights == pytest.approx(np.array([[2 / 3, 1 / 3], [0, 1]]))
+
+
+def test_training_cost_draws_what_was_measured_and_what_was_published():
+    figure = plots.training_cost(
+        TRAINING, {4: {"ms": 3.5, "saved_mib": 2.9}, 6: {"ms": 5.0, "saved_mib": 4.3}}, {"ms": 2.24, "saved_mib": 3.31}
+    )
+    time, memory = figure.axes
+    assert [bar.get_height() for bar in time.patches] == [400, 600, 124, 126] and [bar.get_height() for bar in memory.patches] == [
+        200,
+        300,
+        70,
+        70,
+    ]
+    published = [
+        line.get_segments()[0][0, 1]
+        for line in memory.collections
+        if len(line.get_segments()) == 1 and np.ptp(line.get_segments()[0][:, 0])
+    ]
+    assert published == pytest.approx([3.31 * 70] * 2)
+    assert {"3.50 x", "5.00 x", "paper 2.24 x", "iterative", "IMLS"} <= set(texts(figure))
+    assert {f"{400 / 124:.2f} x", f"{300 / 70:.2f} x"} <= set(texts(plots.training_cost(TRAINING)))
+    with pytest.raises(ValueError, match=r"got a at T = \[4\]; b at T = \[6\]: give two"):
+        plots.training_cost({"a": {4: {}}, "b": {6: {}}})
+    with pytest.raises(ValueError, match="got nothing"):
+        plots.training_cost({})
 
 
 def test_curves_draws_every_measured_number_and_no_other():

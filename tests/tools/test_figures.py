@@ -102,6 +102,40 @@ def test_neurons_that_cannot_be_drawn_together(tool, kept, second, message):
         tool.makers(tool.read(kept(emotion("pts_snn"), second)))
 
 
+def bench(**changes):
+    whole = [
+        {"size": "12 x 256", "firing": firing, "T": levels, "ms": {"median": 100.0 * levels, "low": 1.0, "high": 700.0}, "saved_mib": 50.0}
+        for levels in (4, 6)
+        for firing in ("IMLS", "iterative")
+    ]
+    share = {"time": {"median": 2.5}, "saved memory": 3.5, "paper, time": 2.24, "paper, memory": 3.31}
+    sections = {"whole model": whole, "iterative firing to IMLS": [{"T": 4, **share}, {"T": 6, **share}]}
+    return {"bench": "multilevel", "hardware": {"cpu": "cpu", "threads": 1, "cores": 2}, "sections": sections, **changes}
+
+
+def test_what_training_costs_becomes_a_picture(tool, kept, tmp_path, capsys):
+    paths = kept(bench())
+    assert tool.main([*map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / "training_cost.png")]
+    figure = tool.makers(tool.read(paths))["training_cost"]()
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [400.0, 600.0, 400.0, 600.0]
+    assert {text.get_text() for axes in figure.axes for text in axes.texts} == {"2.50 x", "3.50 x", "paper 2.24 x", "paper 3.31 x"}
+    assert figure.get_suptitle() == "12 x 256; cpu, 1 of 2 cores"
+
+
+def test_benches_that_cannot_be_drawn(tool, kept):
+    for runs, message in (([bench(sections={})], "0.json: has no section 'whole model'"), ([bench(), bench()], "1.json: .* one at a time")):
+        with pytest.raises(ValueError, match=message):
+            tool.makers(tool.read(kept(*runs)))
+
+
+@pytest.mark.parametrize("options", [["--blocks", "1"], ["--utterance=a"], ["--data_folder=x"], ["--utterances=2"]])
+def test_options_of_networks_are_refused_elsewhere(tool, kept, tmp_path, capsys, options):
+    for one in (run(1, 90.0), emotion("pts_snn"), bench()):
+        assert tool.main([*map(str, kept(one)), "--out", str(tmp_path / "out"), *options]) == 1
+        assert "0.json: is drawn from its numbers alone" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_missing_run_is_an_error_and_nothing_is_written(tmp_path):
     command = [sys.executable, ROOT / "tools" / "figures.py", tmp_path / "none.json", "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True)
