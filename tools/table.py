@@ -10,8 +10,9 @@ A table file is plain YAML. All but ``rows`` may be left out, and of a row all b
     yaml: hparams/pts_snn.yaml        # of the rows that name none, beside the recipe's train.py; --yaml exchanges it
     model: "{yaml}_{row}"             # what runs are filed under, {yaml} without its ending; by default the row's name
     overrides: {encoder_kwargs: {d_k: 64}}         # of every row
+    split: test                       # whose metrics are shown, where --split names none
     rows:
-      no_prompts: {yaml: ..., overrides: {encoder: pts_snn_no_prompts}, paper: {WA: 71.76, UA: 71.90}}
+      no_prompts: {yaml: ..., overrides: {encoder: pts_snn_no_prompts}, paper: {WA: 71.76, UA: 71.90}, note: how ours is not the paper's}
 
 Overrides of a row lie over those of the command line, and these over those of the table; mappings among them, such as encoder_kwargs, are
 merged, by the recipes too. What a row sets cannot be set on the command line.
@@ -45,7 +46,7 @@ from spikebrain.training.results import FILE, command, known_folders
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 ASKED, LOG = "asked.txt", "output.txt"  # beside a run's results: its command, and what it printed
-OF_TABLE, OF_ROW = ("title", "source", "yaml", "model", "overrides", "rows"), ("yaml", "overrides", "paper")
+OF_TABLE, OF_ROW = ("title", "source", "yaml", "model", "overrides", "split", "rows"), ("yaml", "overrides", "paper", "note")
 OURS = {"model": "rows are filed under their names", "seed": "use --seeds"}
 # Options that change where and how a run is computed, not what.
 ASIDE = ("output_folder", "save_folder", "cache_folder", "synthetic_folder", "jobs", "noprogressbar")
@@ -60,13 +61,15 @@ class TableError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its name, recipe file, what its runs are filed under, option -> text for all of them, metric -> the paper's number."""
+    """One row: its name, recipe file, what its runs are filed under, option -> text for all of them, metric -> the paper's number, and why
+    the two are not to be compared, where they are not."""
 
     name: str
     yaml: str
     model: str
     options: dict
     paper: dict
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def main(argv=None):
         rows = choose(table, recipe, arguments.rows, arguments.yaml, parse_options(others))
         runs = plan(rows, recipe, arguments.seeds, arguments.output_folder)
         done = go(runs)
-        print(show(table, rows, done, arguments.split))
+        print(show(table, rows, done, arguments.split or table.get("split", "test")))
     except (TableError, keys.RecipeError, DataError, OSError) as error:
         print(f"table.py: {error}", file=sys.stderr)
         return 1
@@ -189,7 +192,7 @@ def _row(table, recipe, name, row, given):
     model = str(table.get("model", "{row}")).format(yaml=Path(yaml).stem, row=name)
     options = merge_options(name, table.get("overrides") or {}, given, row.get("overrides") or {})
     # Beside the recipe, whatever lies in the folder that this is called from.
-    return Row(name, keys.find(str(recipe), str(recipe.parent / yaml)), model, options, row.get("paper") or {})
+    return Row(name, keys.find(str(recipe), str(recipe.parent / yaml)), model, options, row.get("paper") or {}, row.get("note"))
 
 
 def merge_options(name, common, given, own):
@@ -353,7 +356,8 @@ def show(table, rows, done, split):
     header = ["row", "n", *(title for name in metrics for title in ([name, f"{name}, paper"] if name in published else [name]))]
     lines = [_line(row, scores[row.name], metrics, published) for row in rows]
     about = [f"{table.get('title', 'Results')}: {_of(done, split)}.", markdown(header, lines)]
-    return "\n\n".join(about + ([f"Paper: {table['source']}"] if published and "source" in table else []))
+    notes = [f"\\* {row.name}: {row.note}" for row in rows if row.note]
+    return "\n\n".join(about + ([f"Paper: {table['source']}"] if published and "source" in table else []) + notes)
 
 
 def _line(row, scores, metrics, published):
@@ -361,7 +365,7 @@ def _line(row, scores, metrics, published):
     for name in metrics:
         cells.append(spread([own[name] for own in scores if name in own], "{:.2f}"))
         if name in published:
-            cells.append(f"{row.paper[name]:.2f}" if name in row.paper else "-")
+            cells.append(f"{row.paper[name]:.2f}" + (" \\*" if row.note else "") if name in row.paper else "-")
     return [row.name, str(len(scores)), *cells]
 
 
@@ -381,7 +385,7 @@ def _parser():
     parser.add_argument("--seeds", type=int, nargs="+", required=True, metavar="SEED")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="these rows alone")
     parser.add_argument("--yaml", metavar="FILE", help="takes the place of the table's yaml, beside the recipe's train.py")
-    parser.add_argument("--split", default="test", help="of whose metrics the table is (default: %(default)s)")
+    parser.add_argument("--split", help="of whose metrics the table is (default: what the table file says, or test)")
     return parser
 
 

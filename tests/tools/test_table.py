@@ -46,7 +46,7 @@ yaml: hparams/net.yaml
 model: "{yaml}_{row}"
 overrides: {encoder_kwargs: {width: 5}}
 rows:
-  plain: {paper: {WA: 18.25}}
+  plain: {paper: {WA: 18.25}, note: half as wide}
   more: {overrides: {encoder_kwargs: {heads: 20}}}
   lost: {overrides: {broken: true}, paper: {UA: 7}}
 """
@@ -88,11 +88,11 @@ def table_of(text):
 def test_rows_are_run_and_stand_beside_the_papers_numbers(first, toy):
     """10 to begin with, a width of 5, and the seed: 16 and 17."""
     assert table_of(first.stdout) == {
-        "plain": {"row": "plain", "n": "2", "WA": "16.50 ± 0.71", "WA, paper": "18.25", "UA": "50.00 ± 0.00", "UA, paper": "-"},
+        "plain": {"row": "plain", "n": "2", "WA": "16.50 ± 0.71", "WA, paper": "18.25 \\*", "UA": "50.00 ± 0.00", "UA, paper": "-"},
         "lost": {"row": "lost", "n": "0", "WA": "-", "WA, paper": "-", "UA": "-", "UA, paper": "7.00"},
     }
     assert first.stdout.startswith("Sums: Toy, protocol official, test, in percent, mean ± standard deviation over n seeds.")
-    assert first.stdout.rstrip().endswith("Paper: Nobody, 2026")
+    assert first.stdout.rstrip().endswith("Paper: Nobody, 2026\n\n\\* plain: half as wide")
     run = json.loads((toy / "out" / "plain" / "official" / "2" / "results.json").read_text())
     assert run["model"] == "net_plain" and "recipes/Toy/hparams/net.yaml" in run["command"] and "--noprogressbar" in run["command"]
     assert '--encoder_kwargs={"width":5}' in run["command"] and "--device=cpu" in run["command"]
