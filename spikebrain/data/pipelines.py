@@ -18,7 +18,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.data_pipeline import provides, takes
 
-from spikebrain.blocks.subsampling import subsampled_frames
+from spikebrain.blocks.subsampling import VGG, subsampled_frames
 from spikebrain.data import audio, manifest, tokens
 from spikebrain.data.manifest import DataError
 from spikebrain.data.preparation import Skipped
@@ -36,7 +36,7 @@ class AsrDataOptions:
 
     sample_rate : Hz
     hop : samples between feature frames, for the check of CTC lengths
-    subsampling : 4 or 6, frames that become one encoder frame, for the same check
+    subsampling : the front end, 4, 6 or "vgg", for the same check
     skip_short : leave out training utterances that are too short for their tokens, instead of refusing them
     max_duration : longer training utterances are left out (None: none)
     speeds : percentages, one of which is drawn for each training utterance; empty: no perturbation
@@ -53,7 +53,7 @@ class AsrDataOptions:
 
     sample_rate: int = 16000
     hop: int = 160
-    subsampling: int = 4
+    subsampling: int | str = 4
     skip_short: bool = False
     max_duration: float | None = None
     speeds: tuple = ()
@@ -310,7 +310,8 @@ def check_ctc_lengths(utterances, tokenizer, options, speed=100):
             good.append(utterance)
         else:
             at = f" at speed {speed} %" if speed != 100 else ""
-            what = f"{utterance.duration:.3f} s give {frames} frames after {options.subsampling}x subsampling{at}, its tokens need {needed}"
+            front = options.subsampling if options.subsampling == VGG else f"{options.subsampling}x"
+            what = f"{utterance.duration:.3f} s give {frames} frames after {front} subsampling{at}, its tokens need {needed}"
             bad.append(Skipped(utterance.id, utterance.wav, what))
     if bad and not options.skip_short:
         more = f" ({len(bad)} utterances are too short)" if len(bad) > 1 else ""

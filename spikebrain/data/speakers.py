@@ -1,4 +1,4 @@
-"""From manifests to batches for speaker recognition: random stretches to train on, whole utterances for everything else.
+"""From manifests to batches for speaker recognition: random crops to train on, whole utterances for everything else.
 
 Each utterance provides ``id``, ``sig`` (samples (S,), float32) and, but for those of trials, ``label_encoded`` (int64, the place of its
 speaker in the list of speakers). Everything is made of module-level classes, so that loaders with workers can pickle it.
@@ -18,6 +18,7 @@ from spikebrain.data.manifest import CLASS_COLUMNS, DataError
 from spikebrain.frontend import room_and_noise
 
 SOUNDS = (".wav", ".flac")
+RANGES = ("noise_snr", "gaussian_snr", "volume_db")  # options that are two numbers
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SpeakerDataOptions:
     """How batches are made.
 
     sample_rate : Hz
-    seconds : length of the stretch of an utterance that is trained on; a shorter utterance is repeated up to it
+    seconds : length of the crop of an utterance that is trained on; a shorter utterance is repeated up to it
     noise_folder, rir_folder : recordings of noise, and impulse responses of rooms: *.wav and *.flac, in folders as deep as you like
         (None: no such change)
     noise_snr : (lowest, highest) dB of the signal above noise of the folder
@@ -59,16 +60,23 @@ class SpeakerDataOptions:
             raise DataError(f"seconds: {self.seconds} is no length to train on: give more than 0, such as 3.0")
         if not 0 <= self.corruption <= 1:
             raise DataError(f"corruption: {self.corruption} is no probability: give 0 to 1")
-        for name in ("noise_snr", "gaussian_snr", "volume_db"):
+        for name in RANGES:
             edges = getattr(self, name)
-            if edges is not None and (len(edges) != 2 or edges[0] > edges[1]):
-                raise DataError(f"{name}: {list(edges)} is no range: give the lowest and the highest dB, or null")
+            if not (_is_range(edges) or edges is None and name != "noise_snr"):
+                told = list(edges) if isinstance(edges, tuple) else edges
+                or_none = "" if name == "noise_snr" else ", or null"
+                raise DataError(f"{name}: {told} is no range: give the lowest and the highest dB, such as [15, 25]{or_none}")
 
     @property
     def whole(self):
         """The options of recordings as they are."""
         names = ("sample_rate", "cache_audio", "batch_size", "eval_batch_size", "num_workers", "seed")
         return ClassDataOptions(**{name: getattr(self, name) for name in names}, pad=False)
+
+
+def _is_range(edges):
+    numbers = isinstance(edges, tuple | list) and len(edges) == 2 and all(isinstance(edge, int | float) for edge in edges)
+    return numbers and edges[0] <= edges[1]
 
 
 def sounds(folder, key, sample_rate):
@@ -122,7 +130,7 @@ class Corrupt:
     Raises
     ------
     DataError
-        As :func:`sounds` does.
+        As :func:`sounds` does; when it is called, for a silent impulse response.
     """
 
     def __init__(self, options):
@@ -146,10 +154,14 @@ class Corrupt:
         return [change for change, there in asked.items() if there]
 
     def _room(self, wav):
-        return room_and_noise.reverberate(wav, _sound(_one(self.rooms)))
+        path = _one(self.rooms)
+        try:
+            return room_and_noise.reverberate(wav, _sound(path))
+        except ValueError as error:  # all files are opened before training, and none is listened to
+            raise DataError(f"rir_folder: {path}: {error}") from error
 
     def _noise(self, wav):
-        noise = room_and_noise.stretch(_sound(_one(self.noises), len(wav)), len(wav))
+        noise = room_and_noise.random_crop(_sound(_one(self.noises), len(wav)), len(wav))
         return room_and_noise.add_noise(wav, noise, room_and_noise.uniform(*self.options.noise_snr))
 
     def _gaussian(self, wav):
@@ -163,14 +175,14 @@ def _one(paths):
     return paths[int(torch.randint(len(paths), ()))]
 
 
-class ReadStretch:
-    """(path, first sample, seconds) -> a drawn stretch of the utterance, Tensor (S,), float32, changed as the options say."""
+class ReadCrop:
+    """(path, first sample, seconds) -> a random crop of the utterance, Tensor (S,), float32, changed as the options say."""
 
     def __init__(self, read, options):
         self.read, self.samples, self.corrupt = read, round(options.seconds * options.sample_rate), Corrupt(options)
 
     def __call__(self, path, start, seconds):
-        return self.corrupt(room_and_noise.stretch(self.read(path, start, seconds), self.samples))
+        return self.corrupt(room_and_noise.random_crop(self.read(path, start, seconds), self.samples))
 
 
 class SpeakerRecordings(Recordings):
@@ -191,11 +203,11 @@ class SpeakerRecordings(Recordings):
     """
 
     def __init__(self, train, valid, tests, trials, data_folder, options=None):
-        self.stretches = options or SpeakerDataOptions()
-        super().__init__(train, valid, tests, data_folder, None, self.stretches.whole)
+        self.cropping = options or SpeakerDataOptions()
+        super().__init__(train, valid, tests, data_folder, None, self.cropping.whole)
         self.trials = {name: manifest.read(path, CLASS_COLUMNS) for name, path in trials.items()}
         self.reader = ReadClip(self.options)
-        self.training = ReadStretch(self.reader, self.stretches)
+        self.training = ReadCrop(self.reader, self.cropping)
 
     def data(self):
         """A :class:`ClassData`; its ``tests`` are the named splits, then those of trials, from the shortest utterance on."""
@@ -204,7 +216,7 @@ class SpeakerRecordings(Recordings):
         generator = torch.Generator().manual_seed(self.options.seed)
         workers = {"num_workers": self.options.num_workers}
         return ClassData(
-            train=self._stretches(self.train) if self.train else None,
+            train=self._cropped(self.train) if self.train else None,
             valid=self._whole(self.valid) if self.valid else None,
             tests={name: self._whole(utterances) for name, utterances in self.tests.items()}
             | {name: self._whole(utterances, named=False) for name, utterances in self.trials.items()},
@@ -217,7 +229,7 @@ class SpeakerRecordings(Recordings):
         """The training utterances as they are, from the shortest on: a dataset."""
         return self._whole(self.train)
 
-    def _stretches(self, utterances):
+    def _cropped(self, utterances):
         return self._made(utterances, self.training)
 
     def _whole(self, utterances, named=True):

@@ -21,7 +21,7 @@ def add_noise(wav, noise, snr_db):
         For noise of another length.
     """
     if noise.shape != wav.shape:
-        raise ValueError(f"the noise has {len(noise)} samples, the signal {len(wav)}: cut or repeat it first, see stretch")
+        raise ValueError(f"the noise has {len(noise)} samples, the signal {len(wav)}: cut or repeat it first, see random_crop")
     signal, power = wav.square().mean(), noise.square().mean()
     if min(signal, power) < SILENCE:
         return wav
@@ -57,7 +57,7 @@ def change_volume(wav, gain_db):
     return wav * 10 ** (gain_db / 20)
 
 
-def stretch(wav, samples):
+def random_crop(wav, samples):
     """``samples`` samples of ``wav`` (S,), from a place that torch's generator draws; repeated from its beginning where it is shorter.
 
     Raises

@@ -27,7 +27,7 @@ from spikebrain import lengths as frames
 from spikebrain.data.classification import ClassDataOptions, Recordings
 from spikebrain.learning.losses import summed_softmax, votes_loss
 from spikebrain.training import brain as shared
-from spikebrain.training import keys, splits
+from spikebrain.training import keys, naming, splits
 from spikebrain.training.checkpoints import Checkpointer
 
 logger = get_logger(__name__)
@@ -73,8 +73,8 @@ class Course:
     save_folder: str
 
 
-class Tally:
-    """Counts of a split: ``confusion`` (K, K) int64, rows the true class and columns the named one, and the sum of losses.
+class Tally(naming.Tally):
+    """Counts of a split, with ``confusion`` (K, K) int64: rows are the true class, columns the named one.
 
     Arguments
     ---------
@@ -83,28 +83,14 @@ class Tally:
     """
 
     def __init__(self, classes):
-        self.confusion, self.losses = torch.zeros(classes, classes, dtype=torch.int64), 0.0
+        super().__init__()
+        self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
 
-    def add(self, votes, labels, loss):
-        """Counts a batch: ``votes`` (B, K), ``labels`` (B,), and the mean loss of its utterances."""
-        named = torch.stack([labels, votes.argmax(-1)]).cpu()
+    def add(self, logits, labels, loss):
+        """Counts a batch: ``logits`` (B, K), here votes, ``labels`` (B,), and the mean loss of its utterances."""
+        super().add(logits, labels, loss)
+        named = torch.stack([labels, logits.argmax(-1)]).cpu()
         self.confusion.index_put_(tuple(named), torch.ones((), dtype=torch.int64), accumulate=True)
-        self.losses += float(loss) * len(labels)
-
-    @property
-    def utterances(self):
-        """How many were counted."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self):
-        """Percent, of all utterances alike."""
-        return 100 * int(self.confusion.trace()) / max(self.utterances, 1)
-
-    @property
-    def loss(self):
-        """The mean over utterances."""
-        return self.losses / max(self.utterances, 1)
 
 
 class Classifier(shared.TaskBrain):
@@ -141,7 +127,7 @@ class Classifier(shared.TaskBrain):
 
     def compute_objectives(self, predictions, batch, stage):
         """The mean cross-entropy of a batch's votes; counts them outside of training."""
-        labels = labels_of(batch)
+        labels = naming.labels_of(batch)
         loss = votes_loss(predictions, labels)
         if stage != sb.Stage.TRAIN:
             self.tally.add(predictions, labels, loss)
@@ -153,8 +139,8 @@ class Classifier(shared.TaskBrain):
         self.tally = Tally(len(self.labels))
 
     def validated(self, stage_loss):
-        """Loss, accuracy and error rate of all utterances alike; the host's ``stage_loss`` is a mean of batches."""
-        return {"loss": self.tally.loss, "accuracy": self.tally.accuracy, "error": 100 - self.tally.accuracy}
+        """Loss, accuracy and error rate."""
+        return self.tally.numbers()
 
     def further_numbers(self):
         """With ``report_max_test``, the accuracy on each test split."""
@@ -193,11 +179,6 @@ class Classifier(shared.TaskBrain):
     def cost(self, counter):
         """The energy report of what ``counter`` heard."""
         return energy.report_told(counter, "classifier.encoder.model.layers", "classifier.encoder")
-
-
-def labels_of(batch):
-    """The labels of a batch, Tensor (B,), int64."""
-    return batch.label_encoded.data.squeeze(1)
 
 
 def train(hparams, run_opts, prepared):
@@ -243,35 +224,22 @@ def make_recordings(hparams, prepared):
     return Recordings(*splits.manifests(hparams, prepared), hparams["data_folder"], prepared.settings.get("classes"), options)
 
 
-def make(key, factory, **arguments):
-    """What the factory ``hparams[key]`` makes of ``arguments``; what it refuses is a RecipeError that names the key."""
-    try:
-        return factory(**arguments)
-    except (TypeError, ValueError) as error:
-        raise keys.RecipeError(f"{key}: {error}") from error
-
-
 def build(hparams, run_opts, recordings, course, kind=Classifier):
     """A Brain of ``kind`` that lacks its data only; everything random in it begins with the run's seed."""
     seed_everything(hparams["seed"])
-    features = make("features", hparams["features"], frames=course.frames)
+    features = keys.make("features", hparams["features"], frames=course.frames)
     classes = len(recordings.labels)
-    classifier = make("classifier", hparams["classifier"], input_size=features.channels, classes=classes)
+    classifier = keys.make("classifier", hparams["classifier"], input_size=features.channels, classes=classes)
     parts = {"features": features, "classifier": classifier}
     own = {**hparams, **_objects(course)}
     recoverables = {"model": classifier, "schedule": own["schedule"], "counter": own["epoch_counter"], "generator": SaveableGenerator()}
     brain = kind(parts, hparams["opt_class"], own, run_opts, Checkpointer(course.save_folder, recoverables))
     brain.parts, brain.labels = parts, recordings.labels
-    brain.tracked = choice(hparams)
+    brain.tracked = naming.choice(hparams)
     digest = hashlib.sha256("\n".join(recordings.labels).encode()).hexdigest()[:16]
     brain.fits = {"frames": course.frames, "classes": classes, "labels": digest, **_sizes(classifier)}
     brain.keep_history(course.folder)
     return brain
-
-
-def choice(hparams):
-    """What chooses a recipe's checkpoint, lowest first: what dev splits say, or the training loss where there is none."""
-    return ("valid_error", "valid_loss", "epoch") if hparams["dev_splits"] else ("train_loss", "epoch")
 
 
 def _objects(course):
@@ -279,7 +247,7 @@ def _objects(course):
     run_on_main(os.makedirs, args=[course.folder], kwargs={"exist_ok": True})
     return {
         "output_folder": course.folder,
-        "schedule": make("schedule", course.schedule),
+        "schedule": keys.make("schedule", course.schedule),
         "epoch_counter": EpochCounter(course.epochs),
         "train_logger": FileTrainLogger(os.path.join(course.folder, "train_log.txt")),
     }

@@ -32,7 +32,7 @@ from spikebrain.data.classification import augment_alike
 from spikebrain.data.manifest import write_atomic
 from spikebrain.learning import kdcl
 from spikebrain.spelling import did_you_mean
-from spikebrain.training import classify, hooks, keys, results
+from spikebrain.training import classify, hooks, keys, naming, results
 from spikebrain.training.arms import accuracy, by_arm, pictures
 from spikebrain.training.checkpoints import Checkpointer, CheckpointError
 from spikebrain.training.classify import Classifier, Course
@@ -153,7 +153,7 @@ class Student(Classifier):
         """The loss of labels and teacher while training, else that of the labels alone."""
         if stage != sb.Stage.TRAIN:
             return super().compute_objectives(predictions, batch, stage)
-        return kdcl.kdcl_loss(*predictions, classify.labels_of(batch), self.loss)
+        return kdcl.kdcl_loss(*predictions, naming.labels_of(batch), self.loss)
 
 
 def train(hparams, run_opts, prepared):
@@ -336,7 +336,7 @@ def _same_labels(parent, brain):
 
 def frozen(hparams, brain, parent):
     """The teacher of ``brain``, which has just started from ``parent``: its front end and classifier, without gradients, in evaluation."""
-    features = classify.make("features", hparams["features"], frames=parent.frames)
+    features = keys.make("features", hparams["features"], frames=parent.frames)
     # A copy draws no random numbers: a stage without its teacher's loss goes through the same ones.
     teacher = {"features": features, "classifier": copy.deepcopy(brain.parts["classifier"])}
     return {name: module.to(brain.device).eval().requires_grad_(False) for name, module in teacher.items()}
@@ -359,7 +359,7 @@ def _given_teacher(hparams):
     if not folder:
         return {}
     place = os.path.join(folder, "save")
-    best = Checkpointer(place).best(1, classify.choice(hparams)) if os.path.isdir(place) else []
+    best = Checkpointer(place).best(1, naming.choice(hparams)) if os.path.isdir(place) else []
     if not best:
         raise CheckpointError(f"teacher_folder: {folder} holds 0 checkpoints in save: name the output_folder of a run that has ended")
     if best[0].meta["frames"] != frames:

@@ -32,7 +32,7 @@ from spikebrain.data.classification import ClassData, EncodeLabel
 from spikebrain.data.emotion import COLUMNS
 from spikebrain.data.feature_cache import FeatureCache, channel_statistics
 from spikebrain.lobes.stored import StoredFeatures
-from spikebrain.training import calibration, classify, hooks, keys, metrics, predictions, results
+from spikebrain.training import calibration, classify, hooks, keys, metrics, naming, predictions, results
 from spikebrain.training.classify import Classifier, Course
 
 logger = get_logger(__name__)
@@ -93,7 +93,7 @@ class Emotion(Classifier):
 
     def compute_objectives(self, predictions, batch, stage):
         """The recipe's loss of a batch; counts it outside of training."""
-        labels = classify.labels_of(batch)
+        labels = naming.labels_of(batch)
         loss = self.hparams.loss(predictions, labels)
         if stage != sb.Stage.TRAIN:
             self.tally.add(predictions, labels, loss)

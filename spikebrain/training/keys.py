@@ -92,6 +92,14 @@ def require(hparams, needed, path):
         raise RecipeError(f"{path}: lacks the key {missing[0]} ({needed[missing[0]]}); missing in all: {', '.join(missing)}")
 
 
+def make(key, factory, **arguments):
+    """What the factory under a recipe's ``key`` makes of ``arguments``; what it refuses is a RecipeError that names the key."""
+    try:
+        return factory(**arguments)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{key}: {error}") from error
+
+
 def is_placeholder(node):
     """True for a value written as ``!PLACEHOLDER``."""
     return _tag(node) == "!PLACEHOLDER"

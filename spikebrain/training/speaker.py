@@ -1,7 +1,7 @@
 """What identification and verification of speakers share: a network that is trained to name the training speakers.
 
 Features are normalised, an embedding network gives one vector an utterance, and a linear layer, or cosines with a vector a speaker, name
-the speaker. Trained are random stretches of utterances, measured whole ones. The checkpoint is the one with the fewest errors on the first
+the speaker. Trained are random crops of utterances, measured whole ones. The checkpoint is the one with the fewest errors on the first
 dev split; of equals the one with the lower loss there, then the earlier. With ``avg_checkpoints`` the weights of several are averaged.
 """
 
@@ -21,12 +21,11 @@ from speechbrain.utils.train_logger import FileTrainLogger
 
 from spikebrain import energy, operands
 from spikebrain import lengths as frames
-from spikebrain.data.speakers import SpeakerDataOptions, SpeakerRecordings
+from spikebrain.data.speakers import RANGES, SpeakerDataOptions, SpeakerRecordings
 from spikebrain.frontend.normalisation import UtteranceNormalization
 from spikebrain.lobes import SpeakerLoss
 from spikebrain.training import brain as shared
-from spikebrain.training import checkpoints, keys, results, splits
-from spikebrain.training.classify import choice, labels_of, make
+from spikebrain.training import checkpoints, keys, naming, results, splits
 
 # Every key that both tasks read from a recipe's YAML, and what it means.
 NEEDED = {
@@ -49,31 +48,8 @@ OPTIONAL = {
 BATCHING = {field.name: field.default for field in fields(SpeakerDataOptions)} | {"seed": None}
 OPTIONAL |= {name: default for name, default in BATCHING.items() if name != "seed"}
 KEYS = NEEDED.keys() | OPTIONAL.keys()
-REOPENED = {"cache_audio": False}  # a run that has ended trains no more
+REOPENED = {"cache_audio": False, "noise_folder": None, "rir_folder": None}  # a run that has ended trains no more
 LOSSES = ("softmax", "am", "aam")
-
-
-class Tally:
-    """Counts of a split: utterances, those that are named rightly, and the sum of losses."""
-
-    def __init__(self):
-        self.utterances, self.right, self.losses = 0, 0, 0.0
-
-    def add(self, logits, labels, loss):
-        """Counts a batch: ``logits`` (B, S), ``labels`` (B,), and the mean loss of its utterances."""
-        self.utterances += len(labels)
-        self.right += int((logits.argmax(-1) == labels).sum())
-        self.losses += float(loss) * len(labels)
-
-    @property
-    def accuracy(self):
-        """Percent of the utterances."""
-        return 100 * self.right / max(self.utterances, 1)
-
-    @property
-    def loss(self):
-        """The mean over utterances."""
-        return self.losses / max(self.utterances, 1)
 
 
 class SpeakerBrain(shared.TaskBrain):
@@ -106,7 +82,7 @@ class SpeakerBrain(shared.TaskBrain):
 
     def compute_objectives(self, predictions, batch, stage):
         """The mean loss of a batch; counts it outside of training."""
-        labels, logits = labels_of(batch), self.named(predictions)
+        labels, logits = naming.labels_of(batch), self.named(predictions)
         loss = self.criterion(logits, labels)
         if stage != sb.Stage.TRAIN:
             self.tally.add(logits, labels, loss)
@@ -115,11 +91,11 @@ class SpeakerBrain(shared.TaskBrain):
     def on_stage_start(self, stage, epoch=None):
         """Fresh counts."""
         super().on_stage_start(stage, epoch)
-        self.tally = Tally()
+        self.tally = naming.Tally()
 
     def validated(self, stage_loss):
-        """Loss, accuracy and error rate of all utterances alike; the host's ``stage_loss`` is a mean of batches."""
-        return {"loss": self.tally.loss, "accuracy": self.tally.accuracy, "error": 100 - self.tally.accuracy}
+        """Loss, accuracy and error rate."""
+        return self.tally.numbers()
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Loads the mean of the weights of the best checkpoints, ``avg_checkpoints`` of them."""
@@ -175,8 +151,8 @@ def check(hparams):
 def make_recordings(hparams, train, valid, tests, trials):
     """The utterances of a task: SpeakerRecordings, from manifests as it takes them."""
     options = {name: hparams[name] for name in BATCHING}
-    for name in ("noise_snr", "gaussian_snr", "volume_db"):
-        options[name] = None if options[name] is None else tuple(options[name])
+    for name in RANGES:
+        options[name] = tuple(options[name]) if isinstance(options[name], list) else options[name]
     return SpeakerRecordings(train, valid, tests, trials, hparams["data_folder"], SpeakerDataOptions(**options))
 
 
@@ -194,7 +170,7 @@ def build(hparams, run_opts, recordings, kind, kept=("classifier",)):
         What of the training network belongs to the network that is reported, beside features and embedding.
     """
     seed_everything(hparams["seed"])
-    embedding = make("embedding_model", hparams["embedding_model"])
+    embedding = keys.make("embedding_model", hparams["embedding_model"])
     width, speakers = embedding_size(embedding, hparams["features"]), len(recordings.labels)
     modules = {"features": hparams["features"], "normalize": hparams["normalize"], "embedding_model": embedding}
     softmax = hparams["loss"] == "softmax"
@@ -208,7 +184,7 @@ def build(hparams, run_opts, recordings, kind, kept=("classifier",)):
     brain = kind(modules, hparams["opt_class"], own, run_opts, checkpointer)
     brain.parts = {name: module for name, module in modules.items() if name != "classifier" or name in kept}
     brain.labels, brain.criterion = recordings.labels, make_loss(hparams)
-    brain.tracked, brain.kept = choice(hparams), hparams["avg_checkpoints"]
+    brain.tracked, brain.kept = naming.choice(hparams), hparams["avg_checkpoints"]
     brain.fits = {"speakers": speakers, "labels": _digest(recordings.labels), "embedding": width, "loss": hparams["loss"]}
     brain.fits["parameters"] = sum(p.numel() for p in embedding.parameters())
     brain.repair = "set the model, {name} and train_splits as in that run"
@@ -221,7 +197,7 @@ def make_loss(hparams):
     """(logits (B, S), labels (B,)) -> mean loss, for one of LOSSES."""
     if hparams["loss"] == "softmax":
         return torch.nn.functional.cross_entropy
-    margin = make("loss", SpeakerLoss, loss=hparams["loss"], margin=hparams["margin"], scale=hparams["scale"])
+    margin = keys.make("loss", SpeakerLoss, loss=hparams["loss"], margin=hparams["margin"], scale=hparams["scale"])
     return lambda cosines, labels: margin(cosines.unsqueeze(1), labels.unsqueeze(1))
 
 
@@ -236,7 +212,7 @@ def embedding_size(embedding, features):
 def _objects(hparams):
     """What belongs to one training alone."""
     return {
-        "schedule": make("schedule", hparams["schedule"]),
+        "schedule": keys.make("schedule", hparams["schedule"]),
         "epoch_counter": EpochCounter(hparams["number_of_epochs"]),
         "train_logger": FileTrainLogger(os.path.join(hparams["output_folder"], "train_log.txt")),
     }

@@ -10,6 +10,7 @@ MFA-Conformer's code does, so that the score of a trial depends on the others; `
 """
 
 import os
+from itertools import islice
 
 import speechbrain as sb
 import torch
@@ -21,8 +22,7 @@ from spikebrain import plots
 from spikebrain.data import manifest
 from spikebrain.data import trials as lists
 from spikebrain.data.manifest import CLASS_COLUMNS, write_atomic
-from spikebrain.training import hooks, keys, scoring, speaker, splits
-from spikebrain.training.classify import labels_of
+from spikebrain.training import hooks, keys, naming, scoring, speaker, splits
 
 logger = get_logger(__name__)
 
@@ -86,7 +86,8 @@ class Verifier(speaker.SpeakerBrain):
         pairs = [t for t in self.trials[self.compared] if {lists.utterance_id(t.enrol), lists.utterance_id(t.test)} <= ids]
         if len({trial.same for trial in pairs}) < 2:
             return None
-        scores = self.score(pairs, self._found)
+        named = {lists.utterance_id(path) for path in lists.utterances(pairs)}  # of trials that were left out there may be more
+        scores = self.score(pairs, {name: embedding for name, embedding in self._found.items() if name in named})
         return pairs, scores, scoring.Curve.of(scores, torch.tensor([trial.same for trial in pairs]))
 
     def score(self, pairs, embeddings):
@@ -112,12 +113,14 @@ class Verifier(speaker.SpeakerBrain):
 
     @torch.no_grad()
     def embed_all(self, dataset):
-        """Embeddings (N, E) of a dataset with speakers, and their numbers (N,), with the weights as they are."""
+        """Embeddings (N, E) of a dataset with speakers, and their numbers (N,), with the weights and in the precision of an evaluation."""
         self.modules.eval()
-        found = [
-            (self.compute_forward(batch, sb.Stage.TEST).cpu(), labels_of(batch).cpu())
-            for batch in make_dataloader(dataset, **self.data.eval_loader)
-        ]
+        loader = make_dataloader(dataset, **self.data.eval_loader)
+        with self.evaluation_ctx:
+            found = [
+                (self.compute_forward(batch, sb.Stage.TEST).cpu(), naming.labels_of(batch).cpu())
+                for batch in islice(loader, self.debug_batches if self.debug else None)
+            ]
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
@@ -185,12 +188,37 @@ def read_trials(hparams, prepared):
     return found
 
 
+def refuse_tested(speakers, trials):
+    """Refuses to train on those who are tested; the development splits lack them, other splits may not.
+
+    Arguments
+    ---------
+    speakers : collection of str
+        Those of training.
+    trials : dict
+        Split -> list of Trial.
+
+    Raises
+    ------
+    RecipeError
+    """
+    for split, pairs in trials.items():
+        tested = {lists.speaker_of(path) for path in lists.utterances(pairs)}
+        heard = sorted(tested.intersection(speakers))
+        if heard:
+            raise keys.RecipeError(
+                f"train_splits: {len(heard)} of the {len(tested)} speakers whom {split} tests are among the {len(speakers)} of training, "
+                f"the first is {heard[0]}: train on a development split, such as vox1-dev, which leaves them out"
+            )
+
+
 def _made(hparams, run_opts, prepared):
     trials = read_trials(hparams, prepared)
     train_on, valid, reported = splits.manifests(hparams, prepared)
     named = {split: path for split, path in reported.items() if split not in trials}
     compared = {split: reported[split] for split in trials}
     recordings = speaker.make_recordings(hparams, train_on, valid, named, compared)
+    refuse_tested(recordings.labels, trials)
     brain = speaker.build(hparams, run_opts, recordings, Verifier, kept=())
     brain.recordings, brain.trials = recordings, trials
     return brain

@@ -226,6 +226,14 @@ def test_too_short_for_its_tokens(corpus, tmp_path):
     assert [item.id for item in found.dropped] == [last.id] and len(found.train) == 39 and last.id not in found.train.data_ids
 
 
+def test_too_short_behind_pooling(corpus):
+    """0.21 s are 22 feature frames, of which 4 are left by convolutions and 6 by pooling."""
+    utterance, tokenizer = Utterance("u", "u.flac", 0.21, "s", "SEVEN EIGHT NINE SEVEN"), corpus[2]
+    for kind, said in ((4, "4 frames after 4x subsampling"), ("vgg", "6 frames after vgg subsampling")):
+        _, (short,) = pipelines.check_ctc_lengths([utterance], tokenizer, AsrDataOptions(subsampling=kind, skip_short=True))
+        assert said in short.reason
+
+
 def test_too_short_at_the_fastest_speed(corpus, tmp_path):
     tree, _, tokenizer = corpus
     options = AsrDataOptions()

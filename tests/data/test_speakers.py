@@ -1,4 +1,4 @@
-"""Batches for speaker recognition: drawn stretches, whole utterances, noise and rooms from folders, and draws that repeat themselves."""
+"""Batches for speaker recognition: random crops, whole utterances, noise and rooms from folders, and draws that repeat themselves."""
 
 import sys
 from pathlib import Path
@@ -51,7 +51,7 @@ def folder(tmp_path):
     return tmp_path / "noises"
 
 
-def test_training_hears_drawn_stretches_and_everything_else_whole_utterances(recordings):
+def test_training_hears_random_crops_and_everything_else_whole_utterances(recordings):
     data = recordings().data()
     torch.manual_seed(0)
     seen = [data.train[0]["sig"] for _ in range(20)]
@@ -73,6 +73,19 @@ def test_the_same_seed_draws_the_same_batches(recordings, workers):
         epochs.append([batch.sig.data for batch in make_dataloader(data.train, **data.train_loader)])
     assert all(torch.equal(a, b) for a, b in zip(epochs[0], epochs[1], strict=True))
     assert not torch.equal(epochs[0][0], epochs[2][0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_and_every_worker_draws_anew(recordings, workers):
+    options = {"num_workers": workers, "gaussian_snr": (0, 0), "corruption": 1.0, "seconds": fake_voxceleb.SAMPLES / RATE}
+    data = recordings(**options).data()  # crops as long as the utterances: only the noise is drawn
+    loader = make_dataloader(data.train, **{**data.train_loader, "shuffle": False})
+    epochs = [torch.cat([batch.sig.data for batch in loader]) for _ in range(2)]
+    clean = torch.stack([recordings().reader(item["wav"], 0, 1.0) for item in data.train.data.values()])
+    first, second = (torch.nn.functional.normalize(epoch - clean, dim=1) for epoch in epochs)
+    assert (first * second).sum(1).abs().max() < 0.1, "an epoch draws what another drew"
+    others = (first @ first.T - torch.eye(len(first))).abs()
+    assert others.max() < 0.1, "an utterance gets the noise of another, as where two workers draw alike"
 
 
 def test_recordings_may_be_kept_in_memory(prepared, recordings, monkeypatch):
@@ -116,6 +129,13 @@ def test_a_loud_noise_of_more_channels_gives_its_first(tmp_path):
     assert torch.allclose(corrupt(0.25 * torch.ones(30)), 0.5 * torch.ones(30), atol=1e-3)
 
 
+def test_a_silent_room_is_named(tmp_path):
+    soundfile.write(tmp_path / "silent.wav", torch.zeros(50).numpy(), RATE)
+    corrupt = Corrupt(SpeakerDataOptions(rir_folder=str(tmp_path), corruption=1.0))
+    with pytest.raises(DataError, match=r"rir_folder: .*silent\.wav: the impulse response is silent: leave the file out"):
+        corrupt(torch.ones(30))
+
+
 def test_folders_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(DataError, match=r"noise_folder: .*nowhere: there is no such folder"):
         sounds(str(tmp_path / "nowhere"), "noise_folder", RATE)
@@ -137,6 +157,9 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
         ({"corruption": 1.5}, "corruption: 1.5 is no probability"),
         ({"noise_snr": (25, 15)}, r"noise_snr: \[25, 15\] is no range"),
         ({"volume_db": (1,)}, r"volume_db: \[1\] is no range"),
+        ({"gaussian_snr": 15}, r"gaussian_snr: 15 is no range: give the lowest and the highest dB, such as \[15, 25\], or null"),
+        ({"gaussian_snr": ("a", "b")}, r"gaussian_snr: \['a', 'b'\] is no range"),
+        ({"noise_snr": None}, r"noise_snr: None is no range: give the lowest and the highest dB, such as \[15, 25\]$"),
         ({"batch_size": 0}, "batch_size: 0 utterances make no batch"),
     ],
 )

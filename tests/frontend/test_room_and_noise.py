@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikebrain.frontend.normalisation import UtteranceNormalization
-from spikebrain.frontend.room_and_noise import add_noise, change_volume, gaussian_noise, reverberate, stretch, uniform
+from spikebrain.frontend.room_and_noise import add_noise, change_volume, gaussian_noise, random_crop, reverberate, uniform
 
 
 def decibels(signal, noise):
@@ -42,14 +42,14 @@ def test_a_room_is_a_convolution_that_moves_nothing_and_does_not_wrap_around():
         reverberate(wav, torch.zeros(5))
 
 
-def test_stretches_are_drawn_from_everywhere_and_short_recordings_repeat():
+def test_crops_are_drawn_from_everywhere_and_short_recordings_repeat():
     torch.manual_seed(0)
     wav = torch.arange(10.0)
-    starts = {int(stretch(wav, 4)[0]) for _ in range(200)}
-    assert starts == set(range(7)) and all(torch.equal(stretch(wav, 10), wav) for _ in range(3))
-    assert stretch(torch.arange(3.0), 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    starts = {int(random_crop(wav, 4)[0]) for _ in range(200)}
+    assert starts == set(range(7)) and all(torch.equal(random_crop(wav, 10), wav) for _ in range(3))
+    assert random_crop(torch.arange(3.0), 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
     with pytest.raises(ValueError, match="0 samples"):
-        stretch(torch.zeros(0), 4)
+        random_crop(torch.zeros(0), 4)
 
 
 def test_volume_and_draws():

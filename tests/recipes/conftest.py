@@ -1,5 +1,6 @@
 """A tiny synthetic twin, and the overrides that shrink a recipe to it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import ruamel.yaml
 import soundfile
+
+from spikebrain.training import asr, keys
+from spikebrain.training.run import run
 
 UTTERANCES = {"train-clean-100": 16, "dev-clean": 4, "test-clean": 4}
 
@@ -34,6 +38,75 @@ def shrunk(checkout):
         return [str(file), "--device=cpu", "--noprogressbar", *(f"--{key}={_word(value)}" for key, value in small.items())]
 
     return words
+
+
+@pytest.fixture(scope="session")
+def rows_of(checkout, load_tool):
+    """(a table's path below recipes, name of a recipe) -> its Rows by name, in its order."""
+
+    def read(table, recipe):
+        tool, place = load_tool("table"), checkout / "recipes"
+        rows = tool.choose(tool.read(place / table), place / recipe / "train.py", None, None, {"data_folder": "unused"})
+        return {row.name: row for row in rows}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def words_of(shrunk):
+    """A Row -> the command-line words that it sets, but what shrinks it and its rate, which is one of full sizes."""
+
+    def words(row):
+        left_out = {"data_folder", "lr", *(word.partition("=")[0].removeprefix("--") for word in shrunk(Path(row.yaml))[1:])}
+        return [f"--model={row.model}", *(f"--{name}={value}" for name, value in row.options.items() if name not in left_out)]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def size_of(load_tool):
+    """A Row -> how many parameters its network has, all of them trainable."""
+
+    def count(row):
+        options = {name: value for name, value in row.options.items() if name != "data_folder"}
+        overrides = keys.parse_overrides("\n".join(f"{name}: {value}" for name, value in options.items()))
+        parameters = load_tool("describe").recipe(row.yaml, overrides)["parameters"]
+        assert parameters["total"] == parameters["trainable"]
+        return parameters["total"]
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def two_steps():
+    """(recipe, YAML name, corpus module, folder, overrides) -> results.json of two updates and a decode at full size."""
+    small = {
+        "grad_accumulation_factor": 1, "max_batch_length": 10, "num_workers": 0,
+        "eval_batch_size": 1, "test_beam_size": 4, "max_decode_ratio": 0.3,
+    }  # fmt: skip
+
+    def go(recipe, name, corpus, folder, **overrides):
+        words = [f"--{key}={_word(value)}" for key, value in {**small, "output_folder": folder, **overrides}.items()]
+        options = ["--device=cpu", "--noprogressbar", "--debug", "--debug_epochs=1"]
+        run(str(recipe / "train.py"), corpus, asr, [str(recipe / "hparams" / f"{name}.yaml"), *options, *words])
+        epochs = (folder / "history.jsonl").read_text().splitlines()
+        assert len(epochs) == 1 and json.loads(epochs[0])["updates"] == 2
+        return json.loads((folder / "results.json").read_text())
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def differences():
+    """(recipe, name of an IML-Spikeformer's YAML) -> the keys in which its twin's, which has the same ones, says otherwise."""
+
+    def compare(recipe, name):
+        pair = (name, name.replace("iml_spikeformer", "transformer"))
+        spiking, twin = (ruamel.yaml.YAML().load(recipe / "hparams" / f"{one}.yaml") for one in pair)
+        assert list(spiking) == list(twin)
+        return {key for key in spiking if str(spiking[key]) != str(twin[key])}
+
+    return compare
 
 
 @pytest.fixture(scope="session")

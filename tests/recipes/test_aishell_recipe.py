@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import ruamel.yaml
 
 from spikebrain.data.corpora import aishell
 from spikebrain.data.manifest import DataError
@@ -13,8 +14,7 @@ from spikebrain.training.run import run
 YAMLS = ("iml_spikeformer", "transformer", "vgg_bilstm", "iml_spikeformer_mini", "transformer_mini")
 UTTERANCES = {"train": 16, "dev": 4, "test": 4}
 SPLITS = {"train_splits": ["train"], "dev_splits": ["dev"], "test_splits": ["test"]}
-RECURRENT = ("vgg_bilstm", "lif", "gsu")
-SILENT = (*RECURRENT[:1], "transformer", "transformer_12", "transformer_24", "transformer_36")
+SILENT = ("vgg_bilstm", "transformer", "transformer_12", "transformer_24", "transformer_36")
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +71,6 @@ def transcripts(manifest):
     return [f"{line.split(',')[0]} {' '.join(line.split(',')[text])}" for line in lines[1:]]
 
 
-def rows_of(load_tool, table, recipe):
-    """The Rows of a table file."""
-    tool = load_tool("table")
-    return tool.choose(tool.read(table), recipe / "train.py", None, None, {"data_folder": "unused"})
-
-
 TABLES = {
     "AISHELL-1/tables/table_1.yaml": (
         "vgg_bilstm transformer_12 transformer_24 transformer_36 lif gsu spike_driven_transformer "
@@ -96,20 +90,17 @@ def case(table, row):
 
 
 @pytest.mark.parametrize(("table", "row"), [case(*one) for one in ROWS])
-def test_every_row_trains_and_decodes(train, recipe, load_tool, shrunk, table, row):
-    found = next(one for one in rows_of(load_tool, recipe.parent / table, recipe) if one.name == row)
-    file = Path(found.yaml)
-    small = {word.partition("=")[0].removeprefix("--") for word in shrunk(file)[3:]}
-    kept = [f"--{name}={value}" for name, value in found.options.items() if name not in {*small, "data_folder", "lr"}]
-    results = train(file, *kept, f"--model={found.model}", number_of_epochs=1)
+def test_every_row_trains_and_decodes(train, rows_of, words_of, table, row):
+    found = rows_of(table, "AISHELL-1")[row]
+    results = train(Path(found.yaml), *words_of(found), number_of_epochs=1)
     assert results["model"] == found.model and results["metrics"]["test"]["CER"] > 0
     assert bool(results["firing_rate"]) == (row not in SILENT)
     assert results["energy"]["full"]["mJ"] > 0 < results["energy"]["full"]["twin_mJ"]
 
 
-def test_the_tables_are_those_of_the_paper(recipe, load_tool):
+def test_the_tables_are_those_of_the_paper(rows_of):
     for table, rows in TABLES.items():
-        assert [row.name for row in rows_of(load_tool, recipe.parent / table, recipe)] == rows.split()
+        assert list(rows_of(table, "AISHELL-1")) == rows.split()
 
 
 SIZES = {
@@ -128,12 +119,36 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_sizes_of_table_1(recipe, load_tool, name):
+def test_sizes_of_table_1(rows_of, size_of, name):
     """LIF and GSU are what the paper's text describes; its table prints 22.96 M and 60.74 M."""
-    row = next(one for one in rows_of(load_tool, recipe / "tables" / "table_1.yaml", recipe) if one.name == name)
-    overrides = keys.parse_overrides("\n".join(f"{key}: {value}" for key, value in row.options.items() if key != "data_folder"))
-    parameters = load_tool("describe").recipe(row.yaml, overrides)["parameters"]
-    assert parameters["total"] == parameters["trainable"] == SIZES[name]
+    assert size_of(rows_of("AISHELL-1/tables/table_1.yaml", "AISHELL-1")[name]) == SIZES[name]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["iml_spikeformer", "transformer", "vgg_bilstm"])
+def test_full_size_takes_two_steps_and_a_decode(two_steps, recipe, corpus, tmp_path, name):
+    results = two_steps(recipe, name, aishell, tmp_path, data_folder=corpus)
+    assert results["parameters"]["total"] == {"vgg_bilstm": 93_256_914}.get(name, 30_351_890)
+    assert set(results["metrics"]) == {"dev", "test"} and results["metrics"]["test"]["CER"] > 0
+    assert len(results["firing_rate"]) == (12 * 5 if name == "iml_spikeformer" else 0)
+
+
+UPDATES = {"iml_spikeformer": 140_000, "transformer": 140_000, "vgg_bilstm": 240_000}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_training_is_as_long_as_that_of_the_recipes_it_follows(recipe, name):
+    """Updates on one GPU, of ESPnet's settings; and the rate's warm-up ends long before training does."""
+    yaml = ruamel.yaml.YAML().load(recipe / "hparams" / f"{name}.yaml")
+    hours = 150  # of the training split
+    updates = yaml["number_of_epochs"] * hours * 3600 / yaml["max_batch_length"] / yaml.get("grad_accumulation_factor", 1)
+    assert updates == pytest.approx(UPDATES[name], rel=0.02) and updates > 4 * yaml.get("warmup_steps", 0)
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("iml_spikeformer", set()), ("iml_spikeformer_mini", {"lr"})])
+def test_the_twin_differs_in_the_encoder_alone(differences, recipe, name, chosen):
+    """And in its learning rate, where one was chosen on the dev split for each of the two."""
+    assert differences(recipe, name) <= {"model", "encoder_module", "encoder_kwargs"} | chosen
 
 
 @pytest.mark.parametrize(

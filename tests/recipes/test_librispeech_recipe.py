@@ -6,9 +6,9 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
-import ruamel.yaml
 import torch
 
 from spikebrain.data.corpora import librispeech
@@ -77,13 +77,10 @@ def test_run_folder_is_repeatable_and_names_no_machine(train, recipe, tmp_path, 
     assert (folder / "wer_test-clean.txt").read_text().startswith("%WER")
 
 
-def test_the_twin_differs_in_the_encoder_alone(recipe):
+@pytest.mark.parametrize(("name", "chosen"), [("iml_spikeformer", set()), (MINI, {"lr"})])
+def test_the_twin_differs_in_the_encoder_alone(differences, recipe, name, chosen):
     """And in its learning rate, where one was chosen on the dev split for each of the two."""
-    for name, chosen in (("iml_spikeformer", set()), ("iml_spikeformer_mini", {"lr"})):
-        pair = (name, name.replace("iml_spikeformer", "transformer"))
-        spiking, twin = (ruamel.yaml.YAML().load(recipe / "hparams" / f"{one}.yaml") for one in pair)
-        assert list(spiking) == list(twin)
-        assert {key for key in spiking if str(spiking[key]) != str(twin[key])} <= {"model", "encoder_module", "encoder_kwargs"} | chosen
+    assert differences(recipe, name) <= {"model", "encoder_module", "encoder_kwargs"} | chosen
 
 
 def test_a_spiking_front_end_saves_energy_there(train):
@@ -231,22 +228,41 @@ def test_compile(train):
 
 
 @pytest.mark.full
-def test_full_size_takes_two_steps_and_a_decode_on_real_speech(recipe, real_data, tmp_path):
-    overrides = {
-        "data_folder": real_data / "librispeech_excerpt", "output_folder": tmp_path,
-        "train_splits": "[train-clean-100]", "dev_splits": "[]", "test_splits": "[test-other]", "hard_vocab_limit": False,
-        "grad_accumulation_factor": 1, "max_batch_length": 10, "num_workers": 0,
-        "eval_batch_size": 1, "test_beam_size": 4, "max_decode_ratio": 0.3,
-    }  # fmt: skip
-    options = ["--device=cpu", "--noprogressbar", "--debug", "--debug_epochs=1"]
-    words = [str(recipe / "hparams" / "iml_spikeformer.yaml"), *options, *(f"--{key}={value}" for key, value in overrides.items())]
-    run(str(recipe / "train.py"), librispeech, asr, words)
-    results = json.loads((tmp_path / "results.json").read_text())
+def test_full_size_takes_two_steps_and_a_decode_on_real_speech(two_steps, recipe, real_data, tmp_path):
+    overrides = {"train_splits": ["train-clean-100"], "dev_splits": [], "test_splits": ["test-other"], "hard_vocab_limit": False}
+    results = two_steps(recipe, "iml_spikeformer", librispeech, tmp_path, data_folder=real_data / "librispeech_excerpt", **overrides)
     assert results["parameters"]["total"] == 99_364_624
     assert results["data"]["splits"]["train-clean-100"]["utterances"] == 74
     assert results["data"]["splits"]["test-other"]["utterances"] == 85
-    assert history(tmp_path)[-1]["updates"] == 2
     assert results["metrics"]["test-other"]["WER"] > 0 and len(results["firing_rate"]) == 18 * 5
+
+
+TABLE_2 = {  # row -> parameters
+    "vgg_bilstm": 113_964_240,
+    "transformer": 99_364_624,
+    "gsu": 49_433_808,
+    "spike_driven_transformer_4": 99_364_624,
+    "spike_driven_transformer_6": 99_364_624,
+    "iml_spikeformer_4": 99_364_624,
+    "iml_spikeformer_6": 99_364_624,
+}
+
+
+def test_table_2_is_that_of_the_paper(rows_of):
+    rows = rows_of("LibriSpeech/tables/table_2.yaml", "LibriSpeech")
+    assert [*rows] == [*TABLE_2] and all(row.paper["WER"] > 0 for row in rows.values())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("row", TABLE_2)
+def test_every_row_of_table_2_trains_and_decodes(train, rows_of, words_of, size_of, row):
+    """And has its published size, or that of the paper's text (VGG-BiLSTM and GSU; the table prints 202.4 M and 185.1 M)."""
+    found = rows_of("LibriSpeech/tables/table_2.yaml", "LibriSpeech")[row]
+    assert size_of(found) == TABLE_2[row]
+    results = train(Path(found.yaml).stem, *words_of(found), output_neurons=60, number_of_epochs=1)
+    assert results["model"] == found.model and results["metrics"]["test-clean"]["WER"] > 0
+    assert bool(results["firing_rate"]) == (row not in ("vgg_bilstm", "transformer"))
+    assert results["energy"]["full"]["mJ"] > 0 < results["energy"]["full"]["twin_mJ"]
 
 
 def words_for(recipe, shrunk, twin, folder, **overrides):

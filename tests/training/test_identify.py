@@ -19,7 +19,7 @@ from spikebrain.frontend.normalisation import UtteranceNormalization  # noqa: E4
 from spikebrain.lobes import LogMel  # noqa: E402
 from spikebrain.lobes.pooled import PooledEmbedding  # noqa: E402
 from spikebrain.training import brain as shared  # noqa: E402
-from spikebrain.training import hooks, identify, run, speaker, splits, verify  # noqa: E402
+from spikebrain.training import hooks, identify, naming, run, speaker, splits, verify  # noqa: E402
 from spikebrain.training.checkpoints import CheckpointError  # noqa: E402
 from spikebrain.training.schedules import StepByEpoch, WarmupDecay  # noqa: E402
 
@@ -94,7 +94,7 @@ def test_tones_are_told_apart_and_the_run_says_what_it_found(train, tmp_path):
 
 
 def test_accuracy_counts_utterances_and_not_batches():
-    tally = speaker.Tally()
+    tally = naming.Tally()
     tally.add(torch.eye(3)[[0, 0, 0, 0]], torch.tensor([0, 0, 0, 1]), torch.tensor(1.0))
     tally.add(torch.eye(3)[[2]], torch.tensor([1]), torch.tensor(6.0))
     assert (tally.utterances, tally.right, tally.accuracy, tally.loss) == (5, 3, 60.0, 2.0)
@@ -116,7 +116,7 @@ def test_a_seed_decides_everything_whatever_was_drawn_before(train, tmp_path):
 
 
 def test_resuming_continues_as_if_nothing_had_happened(train, tmp_path):
-    """Ends after two of four epochs, as a stop between epochs would; draws of stretches and noise go on where they were."""
+    """Ends after two of four epochs, as a stop between epochs would; draws of crops and noise go on where they were."""
     steps = {"schedule": functools.partial(StepByEpoch, lr=0.01, every=2, warmup_updates=3), "gaussian_snr": [10, 25], "seconds": 0.1}
     whole = train(number_of_epochs=4, avg_checkpoints=2, **steps)
     folder = tmp_path / "stopped"

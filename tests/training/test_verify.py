@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
@@ -31,8 +32,12 @@ JOINED = functools.partial(SpeakerEmbedding, 20, 8, "iml_spikeformer", SMALL, at
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Six speakers who are tones; the last two are those of the twelve trials."""
-    return fake_voxceleb.make_tree(tmp_path_factory.mktemp("verify") / "VoxCeleb")
+    """Six speakers who are tones; the last two are those of the twelve trials, and no two of their recordings are equally long."""
+    tree = fake_voxceleb.make_tree(tmp_path_factory.mktemp("verify") / "VoxCeleb")
+    for i, path in enumerate(fake_voxceleb.paths(fake_voxceleb.TESTED)):
+        wav, rate = soundfile.read(tree / "wav" / path)
+        soundfile.write(tree / "wav" / path, wav[: len(wav) - 173 * i], rate, subtype="PCM_16")
+    return tree
 
 
 @pytest.fixture
@@ -227,6 +232,43 @@ def test_trials_of_utterances_that_were_not_prepared_are_refused_or_left_out(hpa
         verify.train(values, RUN, done)
     left = verify.train({**values, "skip_bad_audio": True}, RUN, done)["trials"]["vox1-o"]
     assert left == sum(gone not in map(trials.utterance_id, (t.enrol, t.test)) for t in fake_voxceleb.made_trials()) < 12
+
+
+def test_training_on_those_who_are_tested_is_refused(hparams, corpus, tmp_path):
+    """The list of identification knows nothing of trials: only the development splits lose the tested speakers."""
+    splits = ["iden-train", "vox1-o"]
+    prepared = voxceleb.prepare(str(corpus), str(tmp_path / "manifests"), splits)
+    values = hparams(train_splits=splits[:1], dev_splits=[], test_splits=splits[1:])
+    message = "train_splits: 2 of the 2 speakers whom vox1-o tests are among the 6 of training, the first is id10005: .*vox1-dev"
+    with pytest.raises(keys.RecipeError, match=message):
+        verify.train(values, RUN, prepared)
+
+
+def test_a_mean_of_the_trials_leaves_out_what_no_trial_names(hparams, prepare, train, corpus):
+    """As where trials are left out because one of their two recordings is bad: the other one is still there."""
+    train(subtract_mean="test")
+    brain = verify.reopen(hparams(subtract_mean="test"), RUN, prepare(corpus))
+    loader = dict(brain.data.eval_loader)
+    every, kept = brain.trials["vox1-o"], [t for i, t in enumerate(brain.trials["vox1-o"]) if i not in (0, 6, 7)]
+    unnamed = set(trials.utterances(every)) - set(trials.utterances(kept))
+    assert unnamed
+    brain.trials["vox1-o"] = kept
+    brain.evaluate(brain.data.tests["vox1-o"], test_loader_kwargs=loader)
+    _, scores, _ = brain.scored()
+    for path in unnamed:
+        brain._found[trials.utterance_id(path)] += 100.0
+    assert torch.equal(brain.scored()[1], scores)
+
+
+def test_a_cohort_is_embedded_as_the_trials_are(hparams, prepare, train, corpus):
+    """In the precision of an evaluation, and with ``debug`` no more than two batches of it."""
+    train()
+    brain = verify.reopen(hparams(), {**RUN, "eval_precision": "bf16"}, prepare(corpus))
+    brain.evaluate(brain.data.tests["vox1-o"], test_loader_kwargs=dict(brain.data.eval_loader))
+    assert {vector.dtype for vector in brain._found.values()} == {brain.cohort[0].dtype} == {torch.bfloat16}
+    assert len(brain.cohort[0]) == 16
+    brain.debug, brain._cohort = True, None
+    assert len(brain.cohort[0]) == 2 * 5
 
 
 def test_scores_keep_all_digits(tmp_path):

@@ -66,7 +66,7 @@ TINY = Size("2 x 32", 2, 32, 2, 64, batch=2, frames=20)
 MINI = Size("4 x 144", 4, 144, 4, 576, batch=8, frames=100)
 PUBLISHED = Size("12 x 256", 12, 256, 4, 2048, batch=8, frames=100)
 TINY_WHOLE = Whole(replace(TINY, frames=80), decoder=1, vocabulary=8, tokens=2, n_mels=20)
-# The model of AISHELL-1, 30.35 M parameters; 2.83 s and 11 characters are an utterance there.
+# The model of AISHELL-1, 30.35 M parameters; 283 frames and 11 characters give the energies of its Table I.
 AISHELL = Whole(replace(PUBLISHED, batch=2, frames=283), decoder=6, vocabulary=4233, tokens=11)
 
 
