@@ -1,11 +1,22 @@
-"""The ``spikebrain`` command."""
+"""The ``spikebrain`` command.
+
+    spikebrain transcribe BUNDLE speech.flac
+    spikebrain classify BUNDLE stream.wav --window 1.0 --hop 0.5
+    spikebrain verify BUNDLE enrol.wav test.wav
+    arecord -d 3 -f S16_LE -r 16000 | spikebrain transcribe BUNDLE -
+
+Results go to the standard output, a line each; whatever cannot be used is one line on the standard error and exit status 1, and does not
+keep other recordings from being heard.
+"""
 
 import argparse
+import json
 import sys
+from itertools import islice
 
 from spikebrain import __version__, doctor
 
-COMMANDS = {"doctor": doctor.main}
+GROUP = 64  # recordings that are heard, and whose results are printed, at once
 
 
 def main(arguments=None):
@@ -16,6 +27,116 @@ def main(arguments=None):
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the command: spikebrain COMMAND --help")
     options = parser.parse_args(arguments)
     return COMMANDS[options.command](options.rest)
+
+
+def transcribe(arguments):
+    """``spikebrain transcribe BUNDLE FILE...``: what is said in each recording. Returns the exit status."""
+    options = _parser("transcribe", "What is said in recordings").parse_args(arguments)
+    return _answered("transcribe", options, _texts)
+
+
+def classify(arguments):
+    """``spikebrain classify BUNDLE FILE...``: the class or the speaker of each, or of windows that slide. Returns the exit status."""
+    parser = _parser("classify", "The class of recordings, or their speaker")
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="name stretches of so many seconds, with their times")
+    parser.add_argument("--hop", type=float, metavar="SECONDS", help="from one window to the next; by default half a window")
+    return _answered("classify", parser.parse_args(arguments), _classes)
+
+
+def verify(arguments):
+    """``spikebrain verify BUNDLE ENROL FILE...``: whether each recording is of the first one's speaker. Returns the exit status."""
+    parser = _parser("verify", "Whether recordings are of the speaker of the first one")
+    parser.add_argument("--threshold", type=float, help="the score above which they are; by default the bundle's, where it has one")
+    options = parser.parse_args(arguments)
+    if len(options.files) < 2:
+        parser.error("name two recordings or more: the speaker's, and those that are compared with it")
+    return _answered("verify", options, _scores)
+
+
+COMMANDS = {"classify": classify, "doctor": doctor.main, "transcribe": transcribe, "verify": verify}
+
+
+def _parser(name, description):
+    parser = argparse.ArgumentParser(prog=f"spikebrain {name}", description=description)
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder that tools/publish.py made, or owner/name on the hub")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="WAV, FLAC, or what else soundfile reads; - is the standard input")
+    parser.add_argument("--json", action="store_true", help="an object of JSON a line")
+    return parser
+
+
+def _answered(name, options, answers):
+    """Prints what ``answers(model, options, recordings)`` yields: (file, [(what JSON says, what text says), ...] or an error)."""
+    from spikebrain.publishing.load import BundleError, load
+
+    status = 0
+    try:
+        if options.files.count("-") > 1:
+            raise BundleError("-: the standard input is one recording, name it once")
+        recordings = [sys.stdin.buffer if file == "-" else file for file in options.files]
+        for file, found in answers(load(options.bundle), options, recordings):
+            if isinstance(found, BundleError):
+                print(f"spikebrain {name}: {found}", file=sys.stderr)
+                status = 1
+                continue
+            for data, words in found:
+                print(_line(file, data, words, options), flush=True)
+    except BundleError as error:
+        print(f"spikebrain {name}: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _line(file, data, words, options):
+    if options.json:
+        return json.dumps({"file": file, **data}, ensure_ascii=False)
+    return "\t".join([file, *words] if len(options.files) > 1 else words)
+
+
+def _texts(model, options, recordings):
+    from spikebrain.publishing import use
+
+    for file, text in _grouped(options.files, recordings, lambda those: use.transcribe(model, those, errors="return")):
+        yield file, text if isinstance(text, Exception) else [({"text": text}, [text])]
+
+
+def _classes(model, options, recordings):
+    from spikebrain.publishing import use
+
+    def named(those):
+        """What a group of recordings is named."""
+        return use.classify(model, those, options.window, options.hop, errors="return")
+
+    for file, found in _grouped(options.files, recordings, named):
+        if not isinstance(found, Exception):
+            found = [_named(one, options.window) for one in (found if options.window else [found])]
+        yield file, found
+
+
+def _named(one, window):
+    data, label = {"label": one.label, "score": one.score}, "(silence)" if one.label is None else one.label
+    if not window:
+        return data, [label, f"{one.score:.3f}"]
+    times = {"start": one.start_s, "end": one.end_s}
+    return {**times, **data}, [f"{one.start_s:.2f}", f"{one.end_s:.2f}", label, f"{one.score:.3f}"]
+
+
+def _scores(model, options, recordings):
+    from spikebrain.publishing import use
+
+    enrol, files = use.embed(model, recordings[0]), options.files[1:]
+    for file, test in _grouped(files, recordings[1:], lambda those: use.embed(model, those, errors="return")):
+        if not isinstance(test, Exception):
+            found = use.compare(model, enrol, test, options.threshold)
+            verdict = {None: [], True: ["same speaker"], False: ["another speaker"]}[found.same]
+            test = [({"enrol": options.files[0], "score": found.score, "same": found.same}, [f"{found.score:.4f}", *verdict])]
+        yield file, test
+
+
+def _grouped(files, recordings, answer):
+    """(file, answer) of each recording; ``answer`` is asked for groups of them."""
+    waiting = iter(zip(files, recordings, strict=True))
+    while group := list(islice(waiting, GROUP)):
+        yield from zip((file for file, _ in group), answer([recording for _, recording in group]), strict=True)
 
 
 if __name__ == "__main__":
