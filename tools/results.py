@@ -39,10 +39,9 @@ Made by `python tools/results.py` from the runs in `recipes/<Corpus>/results/`; 
 command, the commit, the versions and the hardware of its run. Comparisons of models, where there are some, lie in
 `recipes/<Corpus>/comparisons/`, written by `python tools/bootstrap.py --out`.
 """
-LEGEND = """Error rates and accuracies are in percent; minDCF is a detection cost from 0 to 1. Over n runs that differ in their seed only, mean and
-standard deviation between runs
-are given. Energy is that of one utterance in mJ, in brackets that of the twin without spikes{prices}; each scope holds the one
-before it. A firing rate is spikes per frame and level, over all neurons.
+LEGEND = """Error rates and accuracies are in percent; minDCF is a detection cost from 0 to 1. Over n runs that differ in their seed only,
+mean and standard deviation between runs are given. Energy is that of one utterance in mJ, in brackets that of the twin without
+spikes{prices}; each scope holds the one before it. A firing rate is spikes per frame and level, over all neurons.
 """
 ARMS_PAGE = "GSC/README.md#the-curriculum"
 CURRICULUM = "kdcl"
