@@ -37,7 +37,7 @@ def main(argv=None):
 
 
 def recipe(path, overrides):
-    """What the YAML file ``path`` with ``overrides`` (a dict) builds under ``modules``, or its front end and classifier.
+    """What the YAML file ``path`` with ``overrides`` (a dict) builds under ``modules``, or its front end and classifier, or its embedding.
 
     Where the overrides say ``channels`` and the file has no such key, features have so many, and no front end is built. Only what
     these need is built: no checkpointer, logger or tokenizer, so nothing touches the disk.
@@ -53,6 +53,8 @@ def _built(tree, path, channels):
     """The modules of a recipe; a classifier is made for its front end's channels and its corpus's number of classes."""
     if "modules" in tree:
         return tree["modules"]
+    if "embedding_model" in tree:  # what names the training speakers is made when their number is known
+        return {"embedding_model": tree["embedding_model"]()}
     if "features" not in tree:
         return {"classifier": tree["classifier"](input_size=channels, classes=_classes(tree, path))}
     features = tree["features"]
@@ -83,7 +85,7 @@ def published(name, **changes):
     return {"size": name, **changes, "parameters": results.parameters(modules)}
 
 
-NETWORKS = ("modules", "features", "classifier", "frames", "classes", "emotions")
+NETWORKS = ("modules", "embedding_model", "features", "classifier", "frames", "classes", "emotions")
 
 
 def _networks_alone(path, overrides):
@@ -96,7 +98,7 @@ def _networks_alone(path, overrides):
     unknown = [key for key in overrides if key not in tree]
     if unknown:
         raise keys.RecipeError(f"--{unknown[0]}: {path} has no such key{did_you_mean(unknown[0], tree)}")
-    if not {"modules", "classifier"} & set(tree):
+    if not {"modules", "classifier", "embedding_model"} & set(tree):
         raise keys.RecipeError(f"{path}: lacks the key modules, there is nothing to describe")
     given = {key: "not-needed" for key, node in tree.items() if keys.is_placeholder(node)}
     if "ssl_folder" in given.keys() - overrides.keys() and not stored:
@@ -105,7 +107,8 @@ def _networks_alone(path, overrides):
     with open(path, encoding="utf-8") as file:
         resolved = ruamel.yaml.YAML().load(resolve_references(file, {**given, **overrides}))
     text = io.StringIO()
-    wanted = NETWORKS[:1] if "modules" in tree else [key for key in NETWORKS[1:] if not (stored and key == "features")]
+    alone = [key for key in NETWORKS[:2] if key in tree]  # each is a whole network
+    wanted = alone or [key for key in NETWORKS[2:] if not (stored and key == "features")]
     ruamel.yaml.YAML().dump({key: resolved[key] for key in wanted if key in tree}, text)
     return text.getvalue()
 

@@ -213,7 +213,7 @@ def shorten(archive, inside):
 
 BAD_ARCHIVES = {
     "outside": (add("../../stolen.wav"), r"holds '\.\./\.\./stolen\.wav', expected files <split>/S0003/<name>\.wav"),
-    "absolute": (add("/tmp/stolen.wav"), "holds '/tmp/stolen.wav'"),
+    "absolute": (add("/elsewhere/stolen.wav"), "holds '/elsewhere/stolen.wav'"),
     "climbing": (add("train/S0003/../../../stolen.wav"), "stolen.wav"),
     "link": (add("train/S0003/BAC009S0003W0123.wav", tarfile.SYMTYPE, "/etc/hostname"), "holds 'train/S0003/BAC009S0003W0123.wav'"),
     "other speaker": (add("train/S0004/BAC009S0004W0122.wav"), "holds 'train/S0004/BAC009S0004W0122.wav'"),

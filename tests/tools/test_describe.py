@@ -73,9 +73,17 @@ def test_every_recipe_is_described_without_data(describe, capsys, path, tmp_path
     describe.main([str(path), *(["--channels=768"] if "ssl_folder" in path.read_text() else [])])
     parameters = json.loads(capsys.readouterr().out)["parameters"]
     assert parameters["total"] == sum(parameters["by_module"].values()) > 0
-    asr = path.parent.parent.name == "LibriSpeech"
-    assert ({"frontend", "Transformer"} if asr else {"classifier"}) <= set(parameters["by_module"])
+    asr = {"frontend", "Transformer"}
+    wanted = {"LibriSpeech": asr, "AISHELL-1": asr, "VoxCeleb": {"embedding_model"}}.get(path.parent.parent.name, {"classifier"})
+    assert wanted <= set(parameters["by_module"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name, total", [("identification", 594_816 + 81 * 128), ("verification", 11_116_096)])
+def test_the_recipes_of_speakers_have_the_published_count(describe, capsys, name, total):
+    """With all biases, which the published tables count; identification's with its projection of 80 bands to 128 channels."""
+    describe.main([str(ROOT / "recipes" / "VoxCeleb" / "hparams" / f"iml_spikeformer_{name}.yaml")])
+    assert json.loads(capsys.readouterr().out)["parameters"]["total"] == total
 
 
 @pytest.mark.parametrize("corpus, total", [("SHD", 261_632), ("SSC", 1_709_824), ("GSC", 1_709_824)])
