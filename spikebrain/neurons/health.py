@@ -113,6 +113,7 @@ class Health:
 
     def _heard(self, neuron, run):
         def heard(x, counts, state=None, gain=None, norm=None):
+            """As the neuron's own ``run``, which it calls; what went in and came out is counted."""
             spikes, after = run(x, counts, state, gain, norm)
             self._add(neuron, _current(x, counts, norm), spikes)
             return spikes, after

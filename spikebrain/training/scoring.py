@@ -16,7 +16,6 @@ from functools import cached_property
 import torch
 
 NORMALISATIONS = ("none", "z", "s", "as")
-P_TARGETS = (0.01, 0.05)
 
 
 @dataclass(frozen=True)

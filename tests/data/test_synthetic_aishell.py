@@ -23,7 +23,7 @@ def twin(tmp_path_factory):
 
 
 def said(seed):
-    return {split: [line.text for line in aishell.lines(seed, split, number)] for split, number in aishell.UTTERANCES.items()}
+    return {split: [line.text for line in aishell.SCRIPT.lines(seed, split, number)] for split, number in aishell.UTTERANCES.items()}
 
 
 def test_layout(twin):
@@ -41,7 +41,7 @@ def test_the_preparer_reads_it(twin, tmp_path):
     assert {split: counts["utterances"] for split, counts in made.counts.items()} == NUMBERS and not made.skipped
     for split, path in made.manifests.items():
         found = manifest.read(path)
-        expected = {line.id: "".join(line.text.split()) for line in aishell.lines(5, split, NUMBERS[split])}
+        expected = {line.id: "".join(line.text.split()) for line in aishell.SCRIPT.lines(5, split, NUMBERS[split])}
         assert {u.id: u.text for u in found} == expected
         seconds = [u.duration for u in found]
         assert 0.8 < min(seconds) and max(seconds) < 5 and 1.5 < sum(seconds) / len(seconds) < 2.6
@@ -87,6 +87,6 @@ def test_characters_are_spoken_and_not_spelt():
 
 
 def test_pace_follows_the_number_of_characters():
-    lines = aishell.lines(3, "test", 30)
+    lines = aishell.SCRIPT.lines(3, "test", 30)
     lengths = [len(reading.render(line)) for line in lines]
     assert np.corrcoef(lengths, [len(line.text.replace(" ", "")) for line in lines])[0, 1] > 0.6

@@ -1,7 +1,11 @@
 """Synthetic twins of the corpora, made here in the corpora's real on-disk layout.
 
-``MAKERS`` maps a corpus's name to the module that makes it: ``make(out, seed, utterances)``
-writes the folder, ``UTTERANCES`` holds the default number of utterances a split.
+``MAKERS`` maps a corpus's name to the module that makes it. Its ``make(out, seed, utterances)`` writes the folder ``out`` (str or Path),
+or keeps the complete one that is there, as :func:`spikebrain.data.synthetic.folder.make_folder` says, and returns its Path.
+``utterances`` is a mapping of splits to numbers, of what the module says, by default its ``UTTERANCES``; splits that are not named are not
+made. The same seed gives the same bytes. It raises a DataError for an unknown split or a number below 1, and where ``out`` holds something
+that was not made here; and an ImportError that names the extra, where a package is not installed (espeakng_loader, and h5py for
+recordings of spikes).
 """
 
 from importlib import import_module

@@ -58,46 +58,16 @@ SCRIPT = Script(GRAMMAR, ("cmn",), SPLITS, _name)
 
 
 def make(out, seed=1234, utterances=None):
-    """Writes the twin into the folder ``out``, or keeps the complete one that is there: see :func:`make_folder`.
-
-    Arguments
-    ---------
-    out : str or Path
-    seed : int
-    utterances : dict or None
-        Split -> number of utterances; default: UTTERANCES. Splits that are not named are not made.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    DataError
-        An unknown split or a number below 1, or ``out`` holds something that was not made here.
-    ImportError
-        espeakng_loader is not installed, naming the extra.
-    """
+    """Writes the twin into the folder ``out``: see :mod:`spikebrain.data.synthetic`. ``utterances``: split -> number of utterances."""
     utterances = choose_utterances(utterances, UTTERANCES, "AISHELL-1")
     settings = {"corpus": "aishell", "version": VERSION, "seed": seed, "utterances": utterances, "espeak": version("espeakng-loader")}
     return make_folder(out, settings, lambda folder: _fill(folder, seed, utterances))
 
 
-def sentences(seed, split):
-    """The sentences that ``split`` may use, one shuffled list a pattern of the grammar; no dev or test sentence is a training sentence."""
-    return SCRIPT.sentences(seed, split)
-
-
-def lines(seed, split, number):
-    """What is said in ``split``: ``number`` Lines, patterns, speakers and sentences in turn; words are separated by spaces."""
-    return SCRIPT.lines(seed, split, number)
-
-
 def _fill(folder, seed, utterances):
     texts, speakers = {}, {}
     for split, number in utterances.items():
-        said = lines(seed, split, number)
+        said = SCRIPT.lines(seed, split, number)
         reading.write_all(said, lambda line, split=split: folder / "wav" / split / speaker(line) / f"{line.id}.wav")
         texts |= {line.id: line.text for line in said}
         speakers |= {speaker(line): reading.sex(reading.variant(line)) for line in said}

@@ -64,46 +64,16 @@ SCRIPT = Script(GRAMMAR, ("en-us", "en"), SPLITS, _name)
 
 
 def make(out, seed=1234, utterances=None):
-    """Writes the twin into the folder ``out``, or keeps the complete one that is there: see :func:`make_folder`.
-
-    Arguments
-    ---------
-    out : str or Path
-    seed : int
-    utterances : dict or None
-        Split -> number of utterances; default: UTTERANCES. Splits that are not named are not made.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    DataError
-        An unknown split or a number below 1, or ``out`` holds something that was not made here.
-    ImportError
-        espeakng_loader is not installed, naming the extra.
-    """
+    """Writes the twin into the folder ``out``: see :mod:`spikebrain.data.synthetic`. ``utterances``: split -> number of utterances."""
     utterances = choose_utterances(utterances, UTTERANCES, "LibriSpeech", splits=SPLITS)
     settings = {"corpus": "librispeech", "version": VERSION, "seed": seed, "utterances": utterances, "espeak": version("espeakng-loader")}
     return make_folder(out, settings, lambda folder: _fill(folder, seed, utterances))
 
 
-def sentences(seed, split):
-    """The sentences that ``split`` may use, one shuffled list a pattern of the grammar; no dev or test sentence is a training sentence."""
-    return SCRIPT.sentences(seed, split)
-
-
-def lines(seed, split, number):
-    """What is said in ``split``: ``number`` Lines, patterns, speakers and sentences in turn."""
-    return SCRIPT.lines(seed, split, number)
-
-
 def _fill(folder, seed, utterances):
     minutes = defaultdict(float)
     for split, number in utterances.items():
-        said = lines(seed, split, number)
+        said = SCRIPT.lines(seed, split, number)
         lengths = reading.write_all(said, lambda line, split=split: _place(folder / split, line) / f"{line.id}.flac")
         for line, samples in zip(said, lengths, strict=True):
             minutes[split, reading.variant(line), line.id.split("-")[0]] += samples / RATE / 60

@@ -60,27 +60,9 @@ class Digit:
 
 
 def make(out, seed=1234, utterances=None):
-    """Writes the twin into the folder ``out``, or keeps the complete one that is there: see :func:`make_folder`.
+    """Writes the twin into the folder ``out``: see :mod:`spikebrain.data.synthetic`. ``utterances``: file (train, test) -> recordings.
 
-    Arguments
-    ---------
-    out : str or Path
-    seed : int
-    utterances : dict or None
-        File (train, test) -> number of recordings; default: UTTERANCES. Files that are not named are not made. The validation split
-        of the corpus's preparer comes out of train.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    DataError
-        An unknown file or a number below 1, or ``out`` holds something that was not made here.
-    ImportError
-        espeakng_loader or h5py is not installed, naming the extra.
+    The validation split of the corpus's preparer comes out of train.
     """
     utterances = choose_utterances(utterances, UTTERANCES, "SHD", "recordings")
     settings = {"corpus": "shd", "version": VERSION, "seed": seed, "utterances": utterances, "espeak": version("espeakng-loader")}

@@ -26,27 +26,7 @@ VOICES = [variant for split in UTTERANCES for variant in gsc.VOICES[split]]
 
 
 def make(out, seed=1234, utterances=None):
-    """Writes the twin into the folder ``out``, or keeps the complete one that is there: see :func:`make_folder`.
-
-    Arguments
-    ---------
-    out : str or Path
-    seed : int
-    utterances : dict or None
-        Split (train, valid, test) -> number of recordings of each word; default: UTTERANCES. Splits that are not named are not made.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    DataError
-        An unknown split or a number below 1, or ``out`` holds something that was not made here.
-    ImportError
-        espeakng_loader or h5py is not installed, naming the extra.
-    """
+    """Writes the twin into the folder ``out``: see :mod:`spikebrain.data.synthetic`. ``utterances``: split -> recordings of each word."""
     utterances = choose_utterances(utterances, UTTERANCES, "SSC", "recordings a word")
     settings = {"corpus": "ssc", "version": VERSION, "gsc": gsc.VERSION, "seed": seed, "utterances": utterances}
     return make_folder(out, {**settings, "espeak": version("espeakng-loader")}, lambda folder: _fill(folder, seed, utterances))

@@ -106,26 +106,9 @@ class Take:
 
 
 def make(out, seed=1234, utterances=None):
-    """Writes the twin into the folder ``out``, or keeps the complete one that is there: see :func:`make_folder`.
+    """Writes the twin into the folder ``out``: see :mod:`spikebrain.data.synthetic`. ``utterances``: "dev", "test" -> number of utterances.
 
-    Arguments
-    ---------
-    out : str or Path
-    seed : int
-    utterances : dict or None
-        "dev" and "test" -> number of utterances; default: UTTERANCES. Without "test" there are no trials, without "dev" nobody else.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    DataError
-        An unknown split, a number below 1 (of "test" below twice FEWEST: no trials), or ``out`` holds something not made here.
-    ImportError
-        espeakng_loader is not installed, naming the extra.
+    Without "test" there are no trials, without "dev" nobody else. Fewer than the trials need are a DataError too.
     """
     utterances = choose_utterances(utterances, UTTERANCES, "VoxCeleb")
     if utterances.get("test", 2 * FEWEST) < 2 * FEWEST:
