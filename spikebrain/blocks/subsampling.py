@@ -145,12 +145,17 @@ class Conv2dSubsampling(nn.Module):
         return neuron.fire(flat.flatten(2), counts).value.view(flat.shape).transpose(1, 2)
 
     def _tell(self, y, counts):
-        """Declares the second convolution's spike-driven product; a spike reaches at most kernel^2 / stride^2 outputs a filter."""
-        if self.activation != "spike" or not operands.listening():
+        """Declares both products. The first hears real numbers; the second, behind neurons, spikes, each of which reaches at most
+        kernel^2 / stride^2 outputs a filter."""
+        if not operands.listening():
             return
-        kernel, stride = GEOMETRY[self.factor][1]
+        (first, step), (kernel, stride) = GEOMETRY[self.factor]
+        operands.tell_real(self.conv_1, counts[1], frames.conv_frames(self.n_mels, first, step) * self.conv_1.weight.numel())
         bands = subsampled_frames(self.n_mels, self.factor)
-        macs = int(counts[2].sum()) * bands * kernel**2 * self.channels**2
+        if self.activation != "spike":
+            operands.tell_real(self.conv_2, counts[2], bands * self.conv_2.weight.numel())
+            return
+        macs = int(counts[2].sum()) * bands * self.conv_2.weight.numel()
         levels = (y.detach() * self.sn_1.levels).round()
         reach = nn.functional.unfold(levels.sum(1, keepdim=True), kernel, stride=stride).sum(1).view(len(y), -1, bands)
         accumulates = int(frames.zero_past(reach.sum(2), counts[2]).sum()) * self.channels

@@ -2,8 +2,8 @@
 
 For networks that no formula of :mod:`spikebrain.energy.analytic` counts, such as classifiers: every product that a layer told
 of is a line, and the twin without spikes computes the same products densely. Linear layers outside of the encoder's
-blocks that tell of nothing (a projection of features, the output layer) hear real numbers and are counted by their size, and so are
-the convolutions of a :class:`Conv2dSubsampling`, behind which the encoder hears fewer frames.
+blocks that tell of nothing (a projection of features, the output layer) hear real numbers and are counted by their size. Behind a
+:class:`Conv2dSubsampling` the encoder hears fewer frames.
 """
 
 from dataclasses import replace
@@ -11,8 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from spikebrain import lengths
-from spikebrain.blocks.subsampling import GEOMETRY, Conv2dSubsampling
+from spikebrain.blocks.subsampling import Conv2dSubsampling, subsampled_frames
 from spikebrain.energy.count import inside
 from spikebrain.energy.further import further
 from spikebrain.energy.ledger import Count, Ledger, by_part
@@ -50,13 +49,15 @@ def report_told(counter, blocks, encoder, prices=HOROWITZ_FP32, integer_prices=N
         As for :func:`spikebrain.energy.report`; and for a layer outside of the blocks that holds a weight, told of no
         product and is not linear, so that its operations are unknown.
     """
-    convolved, heard = _subsampling(counter)
-    frames = int(heard.sum())
+    subsampling = {name: module for module, name in counter.modules.items() if isinstance(module, Conv2dSubsampling)}
+    heard = torch.as_tensor(counter.feature_frames, dtype=torch.long)
+    for module in subsampling.values():
+        heard = subsampled_frames(heard, module.factor)
+    frames, fronts = int(heard.sum()), (encoder, *subsampling)
     check_utterances(counter)
     check_products(counter, blocks)
     check_frames(counter, blocks, frames)
-    positions = Positions(counter, frames, formula=convolved | _silent(counter, blocks, frames, convolved))
-    fronts = (encoder, *{name.rpartition(".")[0] for name in convolved})
+    positions = Positions(counter, frames, formula=_silent(counter, blocks, frames))
 
     def part_of(name):
         """The part of the network that a layer is in."""
@@ -77,28 +78,15 @@ def _products(positions):
         yield name, Count(f"{name}.weight", rows * modules[name].weight.numel())
 
 
-def _subsampling(counter):
-    """{layer: positions} of the convolutions of a :class:`Conv2dSubsampling`, and the frames of each utterance behind it (int64 Tensor)."""
-    counts, found = torch.as_tensor(counter.feature_frames, dtype=torch.long), {}
-    for module, name in counter.modules.items():
-        if isinstance(module, Conv2dSubsampling):
-            bands = module.n_mels
-            for layer, (kernel, stride) in zip(("conv_1", "conv_2"), GEOMETRY[module.factor], strict=True):
-                counts, bands = lengths.conv_frames(counts, kernel, stride), lengths.conv_frames(bands, kernel, stride)
-                found[f"{name}.{layer}".lstrip(".")] = int(counts.sum()) * bands
-    told = {name for name, _ in counter.products}
-    return {name: positions for name, positions in found.items() if name not in told}, counts
-
-
-def _silent(counter, blocks, frames, counted):
-    """{layer: positions} of linear layers that tell of nothing, which hear real numbers; ``counted`` ones are left out.
+def _silent(counter, blocks, frames):
+    """{layer: positions} of linear layers that tell of nothing, which hear real numbers.
 
     Inside of the blocks each layer tells of itself, or the check refuses it; elsewhere a module may tell of the layer that it holds.
     """
     modules = {name: module for module, name in counter.modules.items()}
     found = {}
     for name in counter.silent():
-        if name in counted or inside(name, blocks) or covering(counter, name) or isinstance(modules[name], nn.Embedding):
+        if inside(name, blocks) or covering(counter, name) or isinstance(modules[name], nn.Embedding):
             continue
         if not isinstance(modules[name], nn.Linear):
             raise ValueError(unknown(name, modules[name]))

@@ -51,7 +51,8 @@ def test_spiking_front_end_counts_the_accumulates_of_its_second_convolution():
     events, x = [], torch.randn(1, 19, 15)
     with operands.listen(events.append):
         front(x)
-    product = next(e for e in events if isinstance(e, operands.Product))
+    first, product = (e for e in events if isinstance(e, operands.Product))
+    assert first.module is front.conv_1 and first.accumulates is None and first.macs == 9 * 7 * 9 * 2  # frames, bands, kernel, filters
     fresh = Conv2dSubsampling(2, 4, n_mels=15, activation="spike", levels=4)
     fresh.load_state_dict(front.state_dict())
     y = fresh.train()._activate(fresh.conv_1(x.unsqueeze(1)), fresh.sn_1, torch.tensor([9]))
