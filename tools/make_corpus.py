@@ -1,7 +1,7 @@
 """Makes a corpus in its real on-disk layout: its synthetic twin, or with --from the same layout of existing recordings.
 
 python tools/make_corpus.py librispeech OUT [--seed N] [--utterances train-clean-100=1200 test-clean=150 ...]
-python tools/make_corpus.py voxceleb OUT --from FOLDER    (a folder of spoken digits: see spikebrain/data/spoken_digits.py)
+python tools/make_corpus.py voxceleb OUT --from FOLDER    (or gsc; a folder of spoken digits: see spikebrain/data/spoken_digits.py)
 """
 
 import argparse
@@ -12,8 +12,6 @@ from spikebrain.data import spoken_digits
 from spikebrain.data.synthetic import MAKERS, maker
 
 SEED = 1234
-# Corpora whose layout existing recordings can be given, and what does it.
-LAYERS = {"voxceleb": spoken_digits}
 
 
 def split_count(text):
@@ -31,10 +29,10 @@ def parse(arguments):
     parser.add_argument("out", help="folder to make; a complete one with the same seed and numbers is kept")
     parser.add_argument("--seed", type=int, help=f"of the twin, default {SEED}")
     parser.add_argument("--utterances", type=split_count, nargs="+", metavar="SPLIT=NUMBER", help="of the twin: only these splits")
-    parser.add_argument("--from", dest="source", metavar="FOLDER", help=f"existing recordings ({', '.join(LAYERS)})")
+    parser.add_argument("--from", dest="source", metavar="FOLDER", help=f"existing recordings ({', '.join(spoken_digits.LAYOUTS)})")
     options = parser.parse_args(arguments)
-    if options.source and options.corpus not in LAYERS:
-        parser.error(f"--from: {options.corpus} is made of no existing recordings, only {', '.join(LAYERS)} is")
+    if options.source and options.corpus not in spoken_digits.LAYOUTS:
+        parser.error(f"--from: {options.corpus} is made of no existing recordings, only {', '.join(spoken_digits.LAYOUTS)} are")
     if options.source and (options.seed is not None or options.utterances):
         parser.error("--from: takes all of FOLDER and draws nothing: leave --seed and --utterances out")
     return options
@@ -43,7 +41,7 @@ def parse(arguments):
 def make(options):
     """Makes what the command line asks for; its folder, a Path."""
     if options.source:
-        return LAYERS[options.corpus].make(options.out, options.source)
+        return spoken_digits.make(options.out, options.source, options.corpus)
     seed = SEED if options.seed is None else options.seed
     return maker(options.corpus).make(options.out, seed, dict(options.utterances) if options.utterances else None)
 

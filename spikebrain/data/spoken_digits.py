@@ -1,17 +1,23 @@
-"""Lays recordings of spoken digits out as VoxCeleb, so that who speaks can be learned from real voices.
+"""Lays recordings of spoken digits out as VoxCeleb, so that who speaks can be learned from real voices, or as Speech Commands.
 
 The source is the Free Spoken Digit Dataset (Z. Jackson et al., 2016-2018): six people say each digit 50 times, 8 kHz. Its folder holds
 ``metadata.csv`` (one line a recording: path, speaker, gender, label, split, split_official) and the recordings.
 
-A recording becomes ``wav/<speaker>/<video>/<utterance>.wav``, 16 kHz (nothing above 4 kHz: set ``f_max: 4000`` for mel bands).
-The corpus knows no sessions: a "video" here is a range of takes, of all digits, that are used alike. ``iden_split.txt`` follows the
-corpus's own split: takes 0 to 4 of each speaker and digit test; of the others 5 to 9 validate (ours) and the rest trains.
-``veri_test.txt`` is ours: trials of the speakers that the column ``split`` tests, who are to be kept out of training for it.
+Recordings become 16 kHz (nothing above 4 kHz: set ``f_max: 4000`` for mel bands) and keep their length. The split is the corpus's own:
+takes 0 to 4 of each speaker and digit test; of the others 5 to 9 validate (ours) and the rest trains.
+
+As VoxCeleb a recording is ``wav/<speaker>/<video>/<utterance>.wav``. The corpus knows no sessions: a "video" here is a range of takes, of
+all digits, that are used alike. ``iden_split.txt`` holds the split. ``veri_test.txt`` is ours: trials of the speakers that the column
+``split`` tests, who are to be kept out of training for it.
+
+As Speech Commands it is ``<word>/<speaker>_nohash_<take>.wav``, the speaker as eight hexadecimal digits, with the two lists of the split;
+there is no background noise, so that the task of 12 classes is not to be had.
 """
 
 import csv
 import hashlib
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +26,7 @@ import numpy as np
 import soundfile
 
 from spikebrain.data import trials
+from spikebrain.data.corpora.gsc import LISTS
 from spikebrain.data.corpora.voxceleb import IDEN_LIST, PARTS, RATE, TRIAL_LIST
 from spikebrain.data.manifest import DataError
 from spikebrain.data.synthetic.folder import make_folder
@@ -30,6 +37,7 @@ LIST = "metadata.csv"
 COLUMNS = ("path", "speaker", "gender", "label", "split", "split_official")
 FIRST = 10001  # of the speakers' numbers
 VALID = range(5, 10)  # takes
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Takes that make a video, as its name says.
 VIDEOS = {"takes-00-04": range(5), "takes-05-09": VALID, **{f"takes-{i}-{i + 9}": range(i, i + 10) for i in range(10, 100, 10)}}
 
@@ -45,12 +53,14 @@ class Recording:
     part: str
 
 
-def make(out, source):
+def make(out, source, layout="voxceleb"):
     """Writes the recordings of the folder ``source`` into ``out``, or keeps what was made of them: see :func:`make_folder`.
 
     Arguments
     ---------
     out, source : str or Path
+    layout : str
+        One of LAYOUTS.
 
     Returns
     -------
@@ -66,8 +76,8 @@ def make(out, source):
     source = Path(source)
     rows = read_list(source)
     made_of = hashlib.sha256((source / LIST).read_bytes()).hexdigest()
-    settings = {"corpus": "voxceleb", "made_of": "spoken digits", "list": made_of, "version": VERSION}
-    return make_folder(out, settings, lambda folder: _fill(folder, source, rows))
+    settings = {"corpus": layout, "made_of": "spoken digits", "list": made_of, "version": VERSION}
+    return make_folder(out, settings, lambda folder: LAYOUTS[layout](folder, source, rows))
 
 
 def read_list(source):
@@ -101,22 +111,48 @@ def read_list(source):
 
 
 def recordings(rows):
-    """What the rows of a list become, a list of Recording sorted by path."""
+    """What the rows of a list become as VoxCeleb, a list of Recording sorted by path."""
     numbers = {name: f"id{FIRST + i}" for i, name in enumerate(sorted({row["speaker"] for row in rows}))}
     made = []
     for row in rows:
-        digit, take = (int(_NAME.fullmatch(row["path"])[key]) for key in ("digit", "take"))
+        digit, take, split = _told(row)
         video = next(name for name, takes in VIDEOS.items() if take in takes)
         path = f"{numbers[row['speaker']]}/{video}/{digit}{take:04d}.wav"
-        kind = "iden-test" if row["split_official"] == "test" else "iden-valid" if take in VALID else "iden-train"
-        made.append(Recording(row["path"], path, PARTS[kind]))
+        made.append(Recording(row["path"], path, PARTS[f"iden-{split}"]))
     return sorted(made, key=lambda recording: recording.path)
 
 
-def _fill(folder, source, rows):
-    made = recordings(rows)
+def words(rows):
+    """What the rows of a list become as Speech Commands, a list of Recording sorted by path; ``part`` is train, valid or test."""
+    made = []
+    for row in rows:
+        digit, take, split = _told(row)
+        speaker = f"{zlib.crc32(row['speaker'].encode()):08x}"
+        made.append(Recording(row["path"], f"{WORDS[digit]}/{speaker}_nohash_{take}.wav", split))
+    return sorted(made, key=lambda recording: recording.path)
+
+
+def _told(row):
+    """(digit, take, train, valid or test) of a row."""
+    digit, take = (int(_NAME.fullmatch(row["path"])[key]) for key in ("digit", "take"))
+    return digit, take, "test" if row["split_official"] == "test" else "valid" if take in VALID else "train"
+
+
+def _write_all(folder, source, made):
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda recording: _write(folder / "wav" / recording.path, source / recording.source), made))
+        list(pool.map(lambda recording: _write(folder / recording.path, source / recording.source), made))
+
+
+def _fill_gsc(folder, source, rows):
+    made = words(rows)
+    _write_all(folder, source, made)
+    for split, name in LISTS.items():
+        (folder / name).write_text("".join(f"{one.path}\n" for one in made if one.part == split), encoding="utf-8")
+
+
+def _fill_voxceleb(folder, source, rows):
+    made = recordings(rows)
+    _write_all(folder / "wav", source, made)
     (folder / IDEN_LIST).write_text("".join(f"{recording.part} {recording.path}\n" for recording in made), encoding="utf-8")
     people = _people(rows)
     (folder / "vox1_meta.csv").write_text(_meta(people), encoding="utf-8")
@@ -144,3 +180,7 @@ def _meta(people):
     lines = ["VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet"]
     lines += [f"{number}\t{name}\t{sex}\t\t{part}" for number, (name, sex, part) in people.items()]
     return "".join(f"{line}\n" for line in lines)
+
+
+# Corpus -> what fills a folder in its layout.
+LAYOUTS = {"gsc": _fill_gsc, "voxceleb": _fill_voxceleb}

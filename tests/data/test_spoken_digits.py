@@ -1,6 +1,7 @@
-"""Spoken digits laid out as VoxCeleb: a small source, the faults of one, the tool, and the real recordings."""
+"""Spoken digits laid out as VoxCeleb and as Speech Commands: a small source, the faults of one, the tool, and the real recordings."""
 
 import re
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 from fake_librispeech import tone
 
 from spikebrain.data import spoken_digits, trials
-from spikebrain.data.corpora import voxceleb
+from spikebrain.data.corpora import gsc, voxceleb
 from spikebrain.data.manifest import DataError
 
 HEAD = "path,speaker,gender,label,transcript,duration,sample_rate,split,split_official\n"
@@ -58,9 +59,24 @@ def test_the_preparer_reads_it(source, tmp_path):
     assert counts == {"iden-train": (12, 3), "iden-valid": (30, 3), "iden-test": (30, 3), "vox1-dev": (24, 1), "vox1-o": (48, 2)}
 
 
+def test_as_speech_commands(source, tmp_path):
+    out = spoken_digits.make(tmp_path / "out", source, "gsc")
+    done = gsc.prepare(str(out), str(tmp_path / "save"), classes=["three", "seven"])
+    counts = {split: (c["utterances"], c["speakers"]) for split, c in done.counts.items()}
+    assert counts == {"train": (12, 3), "valid": (30, 3), "test": (30, 3)} and not done.skipped
+    names = {path.relative_to(out).as_posix() for path in out.glob("*/*.wav")}
+    speakers = {name.partition("/")[2].partition("_nohash_")[0] for name in names}
+    assert len(names) == 72 and len(speakers) == 3 and all(re.fullmatch("[0-9a-f]{8}", one) for one in speakers)
+    takes = {int(line.rpartition("_")[2].removesuffix(".wav")) for line in (out / "testing_list.txt").read_text().splitlines()}
+    assert takes == set(range(5))
+    anna = f"{zlib.crc32(b'anna'):08x}"
+    as_voxceleb = spoken_digits.make(tmp_path / "voxceleb", source) / "wav" / "id10001" / "takes-05-09" / "30007.wav"
+    assert (out / "three" / f"{anna}_nohash_7.wav").read_bytes() == as_voxceleb.read_bytes()
+
+
 def test_it_is_kept_while_it_fits(source, tmp_path, monkeypatch):
     out = spoken_digits.make(tmp_path / "out", source)
-    monkeypatch.setattr(spoken_digits, "_fill", lambda *_: 1 / 0)
+    monkeypatch.setitem(spoken_digits.LAYOUTS, "voxceleb", lambda *_: 1 / 0)
     assert spoken_digits.make(out, source) == out
     with open(source / "metadata.csv", "a") as file:
         file.write("recordings/3_anna_0.flac,anna,f,3,X,0.25,8000,test,train\n")
@@ -117,7 +133,7 @@ def test_tool(source, tmp_path, load_tool, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gsc", "OUT", "--from", "FOLDER"], "--from: gsc is made of no existing recordings, only voxceleb is"),
+        (["shd", "OUT", "--from", "FOLDER"], "--from: shd is made of no existing recordings, only gsc, voxceleb are"),
         (["voxceleb", "OUT", "--from", "FOLDER", "--seed", "1"], "--from: takes all of FOLDER and draws nothing: leave --seed and"),
         (["voxceleb", "OUT", "--from", "FOLDER", "--utterances", "dev=3"], "--from: takes all of FOLDER"),
     ],
@@ -126,6 +142,13 @@ def test_arguments_that_do_not_go_together(load_tool, capsys, arguments, message
     with pytest.raises(SystemExit):
         load_tool("make_corpus").parse(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_real_digits_as_words(real_data, tmp_path):
+    out = spoken_digits.make(tmp_path / "out", real_data / "digits", "gsc")
+    done = gsc.prepare(str(out), str(tmp_path / "save"), classes=list(spoken_digits.WORDS))
+    counts = {split: (c["utterances"], c["speakers"]) for split, c in done.counts.items()}
+    assert counts == {"train": (2400, 6), "valid": (300, 6), "test": (300, 6)} and not done.skipped
 
 
 def test_real_digits(real_data, tmp_path):
