@@ -4,6 +4,8 @@
     spikebrain classify BUNDLE stream.wav --window 1.0 --hop 0.5
     spikebrain verify BUNDLE enrol.wav test.wav
     arecord -d 3 -f S16_LE -r 16000 | spikebrain transcribe BUNDLE -
+    arecord -t raw -f S16_LE -r 16000 | spikebrain classify BUNDLE - --live --window 1.0 --hop 0.25
+    spikebrain push BUNDLE owner/name --dry-run
 
 Results go to the standard output, a line each; whatever cannot be used is one line on the standard error and exit status 1, and does not
 keep other recordings from being heard.
@@ -16,6 +18,7 @@ from itertools import islice
 
 from spikebrain import __version__, doctor
 
+BLOCK_S = 0.05  # of a stream, that are read at once
 GROUP = 64  # recordings that are heard, and whose results are printed, at once
 
 
@@ -40,7 +43,30 @@ def classify(arguments):
     parser = _parser("classify", "The class of recordings, or their speaker")
     parser.add_argument("--window", type=float, metavar="SECONDS", help="name stretches of so many seconds, with their times")
     parser.add_argument("--hop", type=float, metavar="SECONDS", help="from one window to the next; by default half a window")
-    return _answered("classify", parser.parse_args(arguments), _classes)
+    parser.add_argument("--live", action="store_true", help="the standard input is samples of 16 bits that need not end: name windows now")
+    options = parser.parse_args(arguments)
+    if options.live and (options.files != ["-"] or not options.window):
+        parser.error("--live: names windows of the standard input alone: spikebrain classify BUNDLE - --live --window 1.0")
+    return _answered("classify", options, _live if options.live else _classes)
+
+
+def push(arguments):
+    """``spikebrain push BUNDLE owner/name``: sends a bundle to the Hugging Face hub. Returns the exit status."""
+    from spikebrain.publishing import BundleError, hub
+
+    parser = argparse.ArgumentParser(prog="spikebrain push", description="A bundle goes to the Hugging Face hub")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder that tools/publish.py made")
+    parser.add_argument("repo", metavar="OWNER/NAME", help="of the repository, which is made where there is none")
+    parser.add_argument("--dry-run", action="store_true", help="say exactly what would go up, and send nothing")
+    parser.add_argument("--public", action="store_true", help="of a repository that is made; by default it is private")
+    options = parser.parse_args(arguments)
+    try:
+        print(hub.plan(options.bundle, options.repo))
+        print("nothing was sent" if options.dry_run else hub.push(options.bundle, options.repo, private=not options.public))
+    except BundleError as error:
+        print(f"spikebrain push: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def verify(arguments):
@@ -53,7 +79,7 @@ def verify(arguments):
     return _answered("verify", options, _scores)
 
 
-COMMANDS = {"classify": classify, "doctor": doctor.main, "transcribe": transcribe, "verify": verify}
+COMMANDS = {"classify": classify, "doctor": doctor.main, "push": push, "transcribe": transcribe, "verify": verify}
 
 
 def _parser(name, description):
@@ -110,6 +136,24 @@ def _classes(model, options, recordings):
         if not isinstance(found, Exception):
             found = [_named(one, options.window) for one in (found if options.window else [found])]
         yield file, found
+
+
+def _live(model, options, recordings):
+    """Windows of samples of 16 bits, little-endian, mono, at the model's rate, while they come in."""
+    from spikebrain.publishing import use
+
+    blocks = _samples(recordings[0], round(BLOCK_S * (model.sample_rate or 1)))
+    for one in use.listen(model, blocks, options.window, options.hop):
+        yield "-", [_named(one, options.window)]
+
+
+def _samples(stream, size):
+    """Tensors (S,) of a binary stream, of up to ``size`` samples; half a sample at its end is left out."""
+    import numpy as np
+    import torch
+
+    while data := stream.read(2 * size):
+        yield torch.from_numpy(np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 2**15)
 
 
 def _named(one, window):

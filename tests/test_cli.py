@@ -104,6 +104,13 @@ def test_windows_have_their_times(bundle_of, files, said):
     assert found[1] == {"file": files[1], "start": 0.0, "end": 1.0, "label": named[0].label, "score": pytest.approx(named[0].score)}
 
 
+def test_live(bundle_of, files, said, monkeypatch, tmp_path):
+    wav, _ = soundfile.read(files[1], dtype="int16")
+    monkeypatch.setattr(sys, "stdin", Standard(wav.astype("<i2").tobytes() + b"x"))  # and half a sample
+    status, lines, _ = said("classify", bundle_of("words"), "-", "--live", "--window", 1.0, "--hop", 0.5)
+    assert (status, lines) == said("classify", bundle_of("words"), files[1], "--window", 1.0, "--hop", 0.5)[:2] and len(lines) == 3
+
+
 def test_silence_is_said_to_be(bundle_of, said, tmp_path):
     path = tmp_path / "silence.wav"
     soundfile.write(path, torch.zeros(RATE).numpy(), RATE)
@@ -186,7 +193,11 @@ def test_a_bundle_that_is_none_is_one_line(files, said, tmp_path):
         assert status == 1 and lines == [] and len(errors) == 1 and errors[0].startswith("spikebrain transcribe: ")
 
 
-@pytest.mark.parametrize("words", ["transcribe", "transcribe bundle", "verify bundle one.wav", "sing", "classify b f --window=x"])
+@pytest.mark.parametrize(
+    "words",
+    ["transcribe", "transcribe bundle", "verify bundle one.wav", "sing", "classify b f --window=x", "classify b f --live --window=1",
+     "classify b - --live"],
+)  # fmt: skip
 def test_a_command_line_that_is_none_ends_with_2(said, capsys, words):
     with pytest.raises(SystemExit) as ended:
         said(*words.split())

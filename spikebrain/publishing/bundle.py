@@ -7,6 +7,8 @@
     proof.safetensors   an input, and what the network gives for it
     README.md           the card
 
+and, for SpeechBrain's own interfaces, what :mod:`spikebrain.publishing.interfaces` names.
+
 The run is reopened with the weights that were evaluated, as :func:`spikebrain.training.run.reopen` does it: publish runs of your own, or of
 people whom you trust. What is written names no code.
 """
@@ -23,10 +25,10 @@ from torch import nn
 
 from spikebrain.data import tokens
 from spikebrain.data.manifest import write_atomic
-from spikebrain.publishing import card, contents, parts, proof
+from spikebrain.publishing import card, contents, interfaces, parts, proof
 from spikebrain.publishing.contents import CONFIG, FORMAT, PROOF, TOKENS, WEIGHTS
-from spikebrain.publishing.load import CENTRE, Model
-from spikebrain.publishing.parts import BundleError
+from spikebrain.publishing.load import Model
+from spikebrain.publishing.parts import CENTRE, BundleError
 from spikebrain.training import keys, looking, run
 
 RESULTS, ENERGY, CARD = "results.json", "energy.json", "README.md"
@@ -35,7 +37,7 @@ ACTIVATIONS = {f"{kind.__module__}.{kind.__name__}": word for word, kind in part
 ACTIVATIONS |= {f"torch.nn.{parts.ACTIVATIONS[word].__name__}": word for word in ("relu", "gelu")}
 
 
-def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None, stage=None):
+def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None, stage=None, speechbrain=False):
     """Publishes a run, and proves that the bundle gives what the run's network gives.
 
     Arguments
@@ -52,6 +54,8 @@ def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None
         The corpus, where it is elsewhere than when the run was trained.
     stage : str, optional
         Of distil, such as ``kdcl-20``; by default the one that the run reports.
+    speechbrain : bool
+        Whether SpeechBrain's own interfaces can load the folder too: :mod:`spikebrain.publishing.interfaces`.
 
     Returns
     -------
@@ -81,32 +85,40 @@ def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None
     energy = run_folder / ENERGY
     if energy.is_file():
         files[ENERGY] = energy.read_bytes()
-    files[CARD] = card.card(config, results, json.loads(files[ENERGY]) if ENERGY in files else None).encode()
-    write(out, config, files)
+    host = interfaces.files(config, files[WEIGHTS], getattr(brain, "tokenizer", None)) if speechbrain else {}
+    files[CARD] = card.card(config, results, json.loads(files[ENERGY]) if ENERGY in files else None, speechbrain=speechbrain).encode()
+    write(out, config, files, host)
     return out
 
 
-def write(out, config, files):
+def write(out, config, files, host=None):
     """Writes a bundle and proves it in a fresh process; on whatever failure nothing of it is left.
 
     Arguments
     ---------
     out : Path
     config : dict
-        Of ``bundle.json``, without ``files`` and ``seal``.
+        Of ``bundle.json``, without ``files``, ``speechbrain`` and ``seal``.
     files : dict
         Name -> bytes.
+    host : dict, optional
+        The same of what SpeechBrain's interfaces read.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    listed = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())}
+    listed = {"files": _listed(files), **({"speechbrain": _listed(host)} if host else {})}
     try:
-        for name, data in files.items():
+        for name, data in {**files, **(host or {})}.items():
             write_atomic(partial / name, data)
-        write_atomic(partial / CONFIG, contents.seal({"format": FORMAT, **config, "files": listed}))
+        write_atomic(partial / CONFIG, contents.seal({"format": FORMAT, **config, **listed}))
         proof.check_afresh(partial)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _listed(files):
+    """Name -> bytes, as ``bundle.json`` lists them."""
+    return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())}
 
 
 def _results(folder):

@@ -10,6 +10,7 @@ import statistics
 
 from spikebrain import registry
 from spikebrain.plots.page import energies, verdicts
+from spikebrain.publishing import interfaces
 
 METRICS = {"WER": "word error rate", "CER": "character error rate", "accuracy": "accuracy", "EER": "equal error rate"}  # in percent
 COSTS = {"minDCF": "lowest detection cost, target share 0.01", "minDCF_0.05": "lowest detection cost, target share 0.05"}  # of 0 to 1
@@ -29,9 +30,15 @@ USE = {
     "identify": ('print(model.classify("speech.wav").label)', "classify BUNDLE speech.wav"),
     "verify": ('print(model.verify("enrol.wav", "test.wav"))', "verify BUNDLE enrol.wav test.wav"),
 }
+HOST_USE = {
+    "EncoderDecoderASR": 'transcribe_file("speech.flac")',
+    "EncoderASR": 'transcribe_file("speech.flac")',
+    "EncoderClassifier": 'classify_file("speech.wav")[3]',
+    "SpeakerRecognition": 'verify_files("enrol.wav", "test.wav")',
+}
 
 
-def card(config, results, energy=None, seeds=()):
+def card(config, results, energy=None, seeds=(), speechbrain=False):
     """The card, as Markdown with the hub's metadata before it.
 
     Arguments
@@ -44,6 +51,8 @@ def card(config, results, energy=None, seeds=()):
         ``energy.json``, whose numbers stand then for those of ``results``, and which the audit's findings are taken from.
     seeds : sequence of dict
         ``results.json`` of further runs of the same recipe, other seeds: a second column with mean and standard deviation of all.
+    speechbrain : bool
+        Whether SpeechBrain's own interfaces load the folder too.
 
     Returns
     -------
@@ -61,7 +70,7 @@ def card(config, results, energy=None, seeds=()):
     parts = [
         metadata(config, results),
         _head(config, results),
-        _use(config),
+        _use(config, speechbrain),
         _results(results, seeds),
         _energy(energy or results, energy),
         _firing(energy or results),
@@ -137,14 +146,22 @@ def _few(words, most=40):
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def _use(config):
+def _use(config, speechbrain):
     if config["sample_rate"] is None:
         return ""
     python, command = USE[config["task"]]
     code = f'import spikebrain\n\nmodel = spikebrain.load("BUNDLE")\n{python}'
     shell = f"spikebrain {command}"
     lead = "`BUNDLE` is this folder, or its name on the hub, `owner/name`. Loading executes nothing that lies in the bundle."
-    return f"## Use\n\n{lead}\n\n```python\n{code}\n```\n\n```shell\n{shell}\n```"
+    host = _use_of_host(config) if speechbrain else ""
+    return f"## Use\n\n{lead}\n\n```python\n{code}\n```\n\n```shell\n{shell}\n```{host}"
+
+
+def _use_of_host(config):
+    name = interfaces.interface(config)
+    code = f'{interfaces.imported(config)}\n\nmodel = {name}.from_hparams("BUNDLE")\nprint(model.{HOST_USE[name]})'
+    lead = "SpeechBrain's own interface loads this folder too, where `spikebrain` is installed; it runs what a YAML file names: trust it."
+    return f"\n\n{lead}\n\n```python\n{code}\n```"
 
 
 def _results(results, seeds):

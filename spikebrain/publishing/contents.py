@@ -17,6 +17,7 @@ from spikebrain.publishing import parts
 from spikebrain.publishing.parts import BundleError, check, flag, one_of, optional, real, text, whole
 
 CONFIG, WEIGHTS, PROOF, TOKENS = "bundle.json", "model.safetensors", "proof.safetensors", "tokens.json"
+YAML, HOST_WEIGHTS, TOKENIZER = HOST = ("hyperparams.yaml", "network.ckpt", "tokenizer.ckpt")  # what SpeechBrain's interfaces read
 FORMAT = 1
 # format -> what has other names in it than in the next one: "bundle.json/<key>/<key>" or "model.safetensors/<beginning of a name>", old to
 # new. The names of FORMAT are today's, so that its table stays empty.
@@ -54,6 +55,7 @@ _CONFIG = {
     "command": (optional(text(10_000)), True),
     "commit": (optional(text(200)), True),
     "files": (_object, True),
+    "speechbrain": (_object, False),
     "seal": (text(64), True),
 }
 # task -> what "decoding" holds: key -> check.
@@ -119,18 +121,25 @@ def _check_config(config, file):
 
 def _check_files(config, file):
     files = config["files"]
-    if len(files) > FILES:
-        raise BundleError(f"{file}: files: names {len(files)}, at most {FILES} are read: {AGAIN}")
-    for name, node in files.items():
-        if not _NAME.fullmatch(name) or ".." in name or name == CONFIG:
-            raise BundleError(f"{file}: files: {name[:200]!r} is no name of a file inside of the folder: {AGAIN}")
-        if type(node) is not dict or node.keys() != {"bytes", "sha256"}:
-            raise BundleError(f"{file}: files: {name}: needs bytes and sha256: {AGAIN}")
-        check(node["bytes"], whole(0, FILE), f"{file}: files: {name}: bytes")
-        check(node["sha256"], text(64), f"{file}: files: {name}: sha256")
+    for key, known in (("files", None), ("speechbrain", HOST)):
+        _check_listed(config.get(key, {}), known, f"{file}: {key}")
     for name in (WEIGHTS, TOKENS) if config["task"] == "asr" else (WEIGHTS,):
         if name not in files:
             raise BundleError(f"{file}: files: lacks {name}, which a bundle for {config['task']} has: {AGAIN}")
+
+
+def _check_listed(files, known, where):
+    """Checks what ``bundle.json`` lists of files, whose names are among ``known``, or any inside of the folder for None."""
+    if len(files) > FILES:
+        raise BundleError(f"{where}: names {len(files)}, at most {FILES} are read: {AGAIN}")
+    for name, node in files.items():
+        inside = _NAME.fullmatch(name) and ".." not in name and name != CONFIG and (name in known if known else name not in HOST)
+        if not inside:
+            raise BundleError(f"{where}: {name[:200]!r} is no name of a file inside of the folder: {AGAIN}")
+        if type(node) is not dict or node.keys() != {"bytes", "sha256"}:
+            raise BundleError(f"{where}: {name}: needs bytes and sha256: {AGAIN}")
+        check(node["bytes"], whole(0, FILE), f"{where}: {name}: bytes")
+        check(node["sha256"], text(64), f"{where}: {name}: sha256")
 
 
 def seal(config):
@@ -248,14 +257,26 @@ def read_file(folder, config, name, most):
     return data
 
 
-def check_file(folder, config, name):
-    """As :func:`read_file`, for a file that is not used: it is read piece by piece, and nothing of it is kept."""
+def check_file(folder, said, name):
+    """As :func:`read_file`, for a file that is not used: it is read piece by piece, and nothing of it is kept.
+
+    Arguments
+    ---------
+    folder : str or Path
+    said : dict
+        ``bytes`` and ``sha256``, as ``bundle.json`` has them.
+    name : str
+
+    Raises
+    ------
+    BundleError
+    """
     digest, size = hashlib.sha256(), 0
-    with open(_regular(Path(folder), name, config["files"][name]["bytes"]), "rb") as file:
+    with open(_regular(Path(folder), name, said["bytes"]), "rb") as file:
         while piece := file.read(2**20):
             digest.update(piece)
             size += len(piece)
-    _compare(Path(folder) / name, config["files"][name], size, digest)
+    _compare(Path(folder) / name, said, size, digest)
 
 
 def _compare(file, said, size, digest):

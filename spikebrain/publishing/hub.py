@@ -16,7 +16,7 @@ from spikebrain.publishing import contents
 from spikebrain.publishing.contents import CONFIG, PROOF, TOKENS, WEIGHTS
 from spikebrain.publishing.parts import BundleError
 
-# What a bundle is made of; of a repository on the hub nothing else is downloaded, so no pickle and no code.
+# What spikebrain.load reads; of a repository on the hub nothing else is downloaded, so no pickle and no code.
 FILES = (CONFIG, WEIGHTS, TOKENS, PROOF, "results.json", "energy.json", "README.md")
 MOST = 2**34  # bytes of a download: 2^31 parameters of float32, and as much again
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -60,11 +60,12 @@ def plan(folder, repo):
     _check_id(repo)
     folder = Path(folder)
     config = contents.read_config(folder)
-    for name in config["files"]:
-        contents.check_file(folder, config, name)
+    listed = {**config["files"], **config.get("speechbrain", {})}
+    for name, said in listed.items():
+        contents.check_file(folder, said, name)
     own = (folder / CONFIG).read_bytes()
     files = [(CONFIG, len(own), hashlib.sha256(own).hexdigest())]
-    files += [(name, said["bytes"], said["sha256"]) for name, said in sorted(config["files"].items())]
+    files += [(name, said["bytes"], said["sha256"]) for name, said in sorted(listed.items())]
     sent = {name for name, _, _ in files}
     there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     return Plan(repo, tuple(files), tuple(sorted(name for name in there if name not in sent)))

@@ -11,14 +11,11 @@ from pathlib import Path
 
 import torch
 
-from spikebrain.data import tokens
-from spikebrain.learning.losses import summed_softmax
-from spikebrain.publishing import contents, parts
+from spikebrain.publishing import contents, outputs, parts
 from spikebrain.publishing.contents import AGAIN, CONFIG, PROOF, TOKENS, WEIGHTS
-from spikebrain.publishing.parts import BundleError
+from spikebrain.publishing.parts import CENTRE, BundleError
 
 __all__ = ["BundleError", "Model", "load"]
-CENTRE = "centre"  # of verify: a tensor beside the weights of the parts
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
@@ -103,6 +100,12 @@ class Model:
 
         return use.classify(self, recordings, **options)
 
+    def listen(self, blocks, **options):
+        """Classes of what is said in a stream: :func:`spikebrain.publishing.use.listen`."""
+        from spikebrain.publishing import use
+
+        return use.listen(self, blocks, **options)
+
     def verify(self, first, second=None, **options):
         """Whether pairs of recordings are of one speaker: :func:`spikebrain.publishing.use.verify`."""
         from spikebrain.publishing import use
@@ -111,32 +114,20 @@ class Model:
 
 
 def _asr(model, wavs, lengths):
-    network = model.network
-    x, lengths = network["features"](wavs, lengths)
-    x, lengths = network["frontend"](network["normalize"](x, lengths), lengths)
-    encoded, _ = network["Transformer"](x, None, lengths, pad_idx=tokens.BLANK)
-    logits = network["ctc_lin"](encoded)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return {"ctc": logits.log_softmax(-1), "encoded": encoded, "lengths": lengths}
+    hidden, lengths = outputs.encoded(model.network, wavs, lengths)
+    return {"ctc": outputs.ctc(model.network, hidden), "encoded": hidden, "lengths": lengths}
 
 
 def _classify(model, wavs, lengths):
-    x, lengths = model.network["features"](wavs, lengths)
-    logits = model.network["classifier"](x, lengths)
-    return {"votes": summed_softmax(logits, None if model.decoding["paper_padding"] else lengths)}
-
-
-def _embedding(model, wavs, lengths):
-    x, lengths = model.network["features"](wavs, lengths)
-    return model.network["embedding_model"](model.network["normalize"](x, lengths), lengths)
+    return {"votes": outputs.votes(model.network, wavs, lengths, model.decoding["paper_padding"])}
 
 
 def _identify(model, wavs, lengths):
-    return {"logits": model.network["classifier"](_embedding(model, wavs, lengths)).squeeze(1)}
+    return {"logits": model.network["classifier"](outputs.embedding(model.network, wavs, lengths)).squeeze(1)}
 
 
 def _verify(model, wavs, lengths):
-    return {"embedding": _embedding(model, wavs, lengths).squeeze(1)}
+    return {"embedding": outputs.embedding(model.network, wavs, lengths).squeeze(1)}
 
 
 _OUTPUTS = {"asr": _asr, "classify": _classify, "identify": _identify, "verify": _verify}
@@ -172,9 +163,9 @@ def load(path, check=False):
     _check_counts(config, shapes, folder / CONFIG)
     state = _read_state(folder, config, shapes)
     held = _read_others(folder, config)
-    network, centre = parts.build(config["network"], where), state.pop(CENTRE, None)
-    parts.fill(network, state)
-    model = Model(config, network, _pieces(held, config, folder) if config["task"] == "asr" else None, centre)
+    built, centre = parts.build(config["network"], where), state.pop(CENTRE, None)
+    parts.fill(built, state)
+    model = Model(config, built, _pieces(held, config, folder) if config["task"] == "asr" else None, centre)
     if check:
         from spikebrain.publishing import proof
 
@@ -239,9 +230,9 @@ def _compare(state, expected, file):
 
 def _read_others(folder, config):
     """The bytes of the other files that are used; those that are not are looked at only."""
-    for name in config["files"]:
+    for name, said in config["files"].items():
         if name not in (WEIGHTS, TOKENS, PROOF):
-            contents.check_file(folder, config, name)
+            contents.check_file(folder, said, name)
     return {name: contents.read_file(folder, config, name, contents.JSON) for name in (TOKENS, PROOF) if name in config["files"]}
 
 
@@ -249,9 +240,9 @@ def _pieces(held, config, folder):
     """What the token ids of a recogniser stand for."""
     file = folder / TOKENS
     said = contents.parse(held[TOKENS], file)
-    outputs = config["network"]["ctc_lin"]["arguments"]["n_neurons"]
+    most = config["network"]["ctc_lin"]["arguments"]["n_neurons"]
     if type(said) is not dict or said.keys() != {"pieces"} or contents.words(said["pieces"]):
         raise BundleError(f"{file}: needs pieces, a list of texts: {AGAIN}")
-    if len(said["pieces"]) > outputs:
-        raise BundleError(f"{file}: has {len(said['pieces'])} pieces, the network {outputs} outputs: {AGAIN}")
+    if len(said["pieces"]) > most:
+        raise BundleError(f"{file}: has {len(said['pieces'])} pieces, the network {most} outputs: {AGAIN}")
     return tuple(said["pieces"])

@@ -35,6 +35,7 @@ WORD = 64  # letters of an argument's name, or of a word that it may be
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz; resampling from any to any other is cheap
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swish": Swish}
 FRONT_END = "features"
+CENTRE = "centre"  # of verify: a tensor beside the weights of the parts
 STATISTICS = ("glob_mean", "glob_std", "count")  # of SpeechBrain's InputNormalization, which keeps them beside its state
 
 

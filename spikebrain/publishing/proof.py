@@ -4,7 +4,8 @@
 
 Publishing ends with it. The input is sound that is made, no recording: a bundle then holds nobody's voice, and no audio that a corpus's
 licence keeps. In float64 the spikes of a network do not depend on the order in which a processor adds, so that the proof holds on other
-machines too, where outputs agree to ``TOLERANCE``; on the machine that made it they are the same bits.
+machines too, where outputs agree to ``TOLERANCE``; on the machine that made it they are the same bits. Where the folder is one for
+SpeechBrain's interfaces too, they are asked about the same input, and must say what the loaded network says.
 """
 
 import copy
@@ -19,7 +20,7 @@ import torch
 import spikebrain
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
-from spikebrain.publishing import contents
+from spikebrain.publishing import contents, interfaces
 from spikebrain.publishing.contents import AGAIN, PROOF
 from spikebrain.publishing.load import Model, load
 from spikebrain.publishing.parts import BundleError
@@ -155,6 +156,8 @@ def main(argv=None):
         model = load(folder)
         data = contents.read_file(folder, model.config, PROOF, contents.JSON) if PROOF in model.config["files"] else None
         check(model, data, Path(folder) / PROOF, exact=True)
+        if "speechbrain" in model.config:
+            interfaces.check(Path(folder), model, *made_input(model))
     except BundleError as error:
         print(f"proof: {error}", file=sys.stderr)
         return 1

@@ -86,12 +86,18 @@ class Samples:
     name = "samples"
 
     def __init__(self, wav, sample_rate):
+        self.wav = self.checked(wav)
+        self.rate, self.samples = sample_rate, len(self.wav)
+        self.seconds = self.samples / sample_rate
+        _check_seconds(self.name, self.samples, sample_rate)
+
+    @classmethod
+    def checked(cls, wav):
+        """``wav`` (S,) as a Tensor on the CPU; UseError for what is none of floating point and finite."""
         wav = torch.as_tensor(wav).detach().cpu()
         if wav.dim() != 1 or not wav.is_floating_point():
             raise UseError(f"samples: {tuple(wav.shape)} of {wav.dtype}, expected (S,) of floating point from -1 to 1")
-        self.wav, self.rate, self.samples = _finite(wav, self.name), sample_rate, len(wav)
-        self.seconds = self.samples / sample_rate
-        _check_seconds(self.name, self.samples, sample_rate)
+        return _finite(wav, cls.name)
 
     def read(self, start, count):
         """Samples (count, 1) from ``start`` on."""

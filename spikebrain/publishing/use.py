@@ -4,6 +4,7 @@
     model.transcribe("speech.flac")                          # "THREE SEVEN ONE"
     model.classify(["yes.wav", "no.wav"])                    # [Named(label="yes", ...), Named(label="no", ...)]
     model.classify("stream.wav", window_s=1.0, hop_s=0.5)    # what is said when
+    for named in model.listen(microphone, window_s=1.0): ... # the same while it is said
     model.verify("enrol.wav", "test.wav").score              # a cosine
 
 A recording is a path, the bytes of a file, an open binary file such as ``sys.stdin.buffer``, or samples (S,) at the model's rate; see
@@ -18,7 +19,7 @@ for it), and it is of no speaker.
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from speechbrain.decoders import ctc_greedy_decode
@@ -26,7 +27,8 @@ from speechbrain.utils.logger import get_logger
 
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
-from spikebrain.publishing.recordings import SHORTEST_S, UseError, kept, opened, stretches
+from spikebrain.publishing import outputs
+from spikebrain.publishing.recordings import SHORTEST_S, Samples, UseError, kept, opened, stretches
 from spikebrain.training import asr, scoring
 
 logger = get_logger(__name__)
@@ -136,9 +138,7 @@ def classify(model, recordings, window_s=None, hop_s=None, errors="raise"):
     ------
     UseError
     """
-    _check_task(model, "classify", "classify", "identify")
-    silent = None if SILENCE in (model.labels or ()) else _unasked
-    listener = _Listener(model, lambda out, clips: _named(model, out, clips), _too_long, silent)
+    listener = _namer(model, "classify")
     if window_s is None:
         if hop_s is not None:
             raise UseError(f"hop: {hop_s:g} s, but there is no window: give both")
@@ -146,6 +146,47 @@ def classify(model, recordings, window_s=None, hop_s=None, errors="raise"):
     window = _Window.checked(window_s, hop_s, listener.most_s)
     listener.apart, listener.at_once_s = window.slide, 0.0
     return listener.hear(recordings, errors)
+
+
+def listen(model, blocks, window_s, hop_s=None):
+    """Names what is said while it is said: the windows that :func:`classify` names in a recording, each as soon as it is over.
+
+    Arguments
+    ---------
+    model : Model
+        Of the task classify or identify.
+    blocks : iterable of Tensor (S,)
+        Samples from -1 to 1 at the model's rate, of any length, one after the other; it need not end, and no more than two windows of it
+        are kept.
+    window_s, hop_s
+        As for :func:`classify`.
+
+    Returns
+    -------
+    iterator of Named
+        With times from the beginning of the stream. The last window ends with the stream; one that is shorter than a window is one.
+
+    Raises
+    ------
+    UseError
+        For blocks that are no samples too, and for a stream that ends before anything can be heard.
+    """
+    listener = _namer(model, "listen")
+    window = _Window.checked(window_s, hop_s, listener.most_s)
+    return (_named_at(listener, start, wav) for start, wav in window.follow(blocks, model.sample_rate))
+
+
+def _named_at(listener, start, wav):
+    """The Named of the samples ``wav`` (S,) of a stream from its sample ``start`` on."""
+    rate = listener.model.sample_rate
+    (named,) = listener.answers([listener.clip(Samples(wav, rate), 0, len(wav))])
+    return replace(named, start_s=start / rate, end_s=(start + len(wav)) / rate)
+
+
+def _namer(model, verb):
+    _check_task(model, verb, "classify", "identify")
+    silent = None if SILENCE in (model.labels or ()) else _unasked
+    return _Listener(model, lambda out, clips: _named(model, out, clips), _too_long, silent)
 
 
 def embed(model, recordings, errors="raise"):
@@ -269,7 +310,7 @@ class _Listener:
         silent = float(wav.abs().max()) <= SILENT
         if self.clip_s is not None:
             size = round(self.clip_s * self.model.sample_rate)
-            wav = torch.nn.functional.pad(wav[:size], (0, max(size - len(wav), 0) if self.pad else 0))
+            wav = outputs.cut(wav[None], torch.tensor([len(wav)]), size, self.pad)[0][0]
         return Clip(wav, recording.name, start / recording.rate, (start + count) / recording.rate, silent)
 
     def answers(self, clips):
@@ -323,6 +364,20 @@ class _Window:
         for batch in batches([self.length_s] * len(starts)):
             found += listener.answers([listener.clip(recording, starts[row], size) for row in batch])
         return found
+
+    def follow(self, blocks, rate):
+        """(first sample, samples) of every window of a stream, from its blocks; the windows that :meth:`slide` takes of a recording."""
+        size, hop = round(self.length_s * rate), round(self.hop_s * rate)
+        held, begin, start = torch.zeros(0), 0, 0  # ``held`` begins with sample ``begin``, the next window with ``start``
+        for block in blocks:
+            held = torch.cat([held, Samples.checked(block)])
+            while begin + len(held) >= start + size:
+                held, begin = held[start - begin :], start
+                yield start, held[:size]
+                start += hop
+        last = max(begin + len(held) - size, 0)
+        if last > begin or start == 0:
+            yield last, held[last - begin :]
 
 
 def _transcribe_long(listener, recording):

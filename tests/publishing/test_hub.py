@@ -14,6 +14,7 @@ import fake_hub  # noqa: E402
 import tiny_bundles  # noqa: E402
 
 import spikebrain  # noqa: E402
+from spikebrain import cli  # noqa: E402
 from spikebrain.publishing import BundleError, contents, hub  # noqa: E402
 from spikebrain.publishing.hub import HubError  # noqa: E402
 
@@ -63,6 +64,16 @@ def test_a_push_sends_what_the_plan_says(folder, server):
     assert server.repos == {REPO: held(folder, planned)} and url == f"{server.url}/{REPO}/commit/{fake_hub.SHA}"
     assert server.private == {REPO: True} and server.stored, "the weights are large enough to be stored apart"
     assert [path for method, path in server.asked if path.endswith("/commit/main")] == [f"/api/models/{REPO}/commit/main"]
+
+
+def test_the_command(folder, server, capsys, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    assert cli.main(["push", str(folder), REPO, "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"{hub.plan(folder, REPO)}\nnothing was sent\n" and server.asked == []
+    assert cli.main(["push", str(folder), REPO, "--public"]) == 0
+    assert f"{server.url}/{REPO}/commit/" in capsys.readouterr().out and server.private == {REPO: False}
+    assert cli.main(["push", str(folder), "nobody"]) == 1
+    assert capsys.readouterr().err == "spikebrain push: nobody: is no owner/name on the hub\n"
 
 
 def test_a_public_push(folder, server):

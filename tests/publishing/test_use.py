@@ -178,6 +178,46 @@ def test_every_window_is_heard_as_a_recording_of_its_own(tiny, sounds):
     assert len({one.score for one in found}) > 5
 
 
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 1.25, 1.3, 6.01])
+@pytest.mark.parametrize("block", [80, 4001])
+def test_a_stream_gives_the_windows_of_its_recording(tiny, sounds, seconds, block):
+    model, wav = tiny("words"), torch.cat(sounds)[: round(seconds * RATE)]
+    streamed = list(model.listen(iter(wav.split(block)), window_s=1.0, hop_s=0.25))
+    recorded = model.classify(wav, window_s=1.0, hop_s=0.25)
+    assert [one.label for one in streamed] == [one.label for one in recorded]
+    assert all(same(a, b) for a, b in zip(streamed, recorded, strict=True))
+
+
+def test_a_window_is_named_when_it_is_over_and_no_more_is_kept(tiny, sounds):
+    model, wav, given = tiny("words"), torch.cat(sounds), []
+
+    def microphone():
+        """Blocks of 50 ms, for ever."""
+        while True:
+            place = 400 * len(given) % (len(wav) - 400)
+            given.append(place)
+            yield wav[place : place + 400]
+
+    named = model.listen(microphone(), window_s=1.0, hop_s=0.5)
+    for number in range(5):
+        assert next(named).end_s == 1 + 0.5 * number
+        assert len(given) == 20 + 10 * number  # 1 s of blocks, and then 0.5 s each
+    (follow,) = [one for one in named.gi_frame.f_locals.values() if hasattr(one, "gi_frame")]
+    assert len(follow.gi_frame.f_locals["held"]) <= 1.5 * RATE
+
+
+def test_streams_that_cannot_be_heard(tiny):
+    model = tiny("words")
+    with pytest.raises(UseError, match="window: 99 s"):
+        model.listen([], window_s=99)  # at once, not when the first window is asked for
+    with pytest.raises(UseError, match="samples: 0 samples at"):
+        list(model.listen([], window_s=1.0))
+    with pytest.raises(UseError, match=r"samples: \(2, 8\) of torch.float32, expected"):
+        list(model.listen([torch.zeros(2, 8)], window_s=1.0))
+    with pytest.raises(UseError, match="listen: this is a bundle of the task verify"):
+        tiny("verify").listen([], window_s=1.0)
+
+
 def test_windows_of_files_at_another_rate(tiny, file_of):
     wav = np.concatenate([tone(0.7, 300, 16000), tone(0.8, 900, 16000)])
     path, model = file_of(wav, rate=16000, subtype="FLOAT"), tiny("words")

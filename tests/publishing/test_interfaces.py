@@ -1,0 +1,174 @@
+"""SpeechBrain's own interfaces load what is published for them, from wherever it lies, and say what spikebrain's loader says."""
+
+import json
+import shutil
+
+import pytest
+import safetensors.torch
+import soundfile
+import torch
+from fake_librispeech import tone
+from speechbrain.inference.ASR import EncoderASR, EncoderDecoderASR
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
+
+from spikebrain import lengths as frames
+from spikebrain.publishing import BundleError, bundle, hub, interfaces, load, proof, use
+
+INTERFACES = {
+    "attention": EncoderDecoderASR,
+    "ctc": EncoderASR,
+    "keywords": EncoderClassifier,
+    "identify": EncoderClassifier,
+    "verify": SpeakerRecognition,
+}
+HEARD = {  # weights, changes of which are heard
+    "attention": "Transformer.encoder.model.norm.bias",
+    "keywords": "classifier.head.weight",
+    "verify": "embedding_model.head.bias",
+}
+CPU = {"device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def moved(run_of, tmp_path_factory):
+    """(name of RUNS) -> a folder for SpeechBrain, published and then moved."""
+    made = {}
+
+    def publish(name):
+        if name not in made:
+            place = tmp_path_factory.mktemp(name)
+            bundle.make(run_of(name), place / "made", speechbrain=True)
+            made[name] = (place / "made").rename(place / "and moved")
+        return made[name]
+
+    return publish
+
+
+@pytest.fixture(scope="module")
+def host_of(moved):
+    """(name of RUNS) -> its interface, opened as a user of SpeechBrain opens it."""
+    made = {}
+
+    def opened(name):
+        if name not in made:
+            made[name] = INTERFACES[name].from_hparams(str(moved(name)), run_opts=CPU)
+        return made[name]
+
+    return opened
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+def test_a_padded_batch_gives_what_spikebrain_gives(name, host_of, model_of):
+    host, model = host_of(name), model_of(name)
+    wavs, lengths = proof.made_input(model)
+    ours = model.outputs(wavs, lengths)
+    if model.task == "asr":
+        key = "encoded" if name == "attention" else "ctc"
+        theirs, counts = host.encode_batch(wavs, lengths), frames.absolute(ours["lengths"], ours[key])
+        valid = frames.valid(counts, theirs)
+        assert counts[0] > counts[1] > 0 and torch.equal(theirs[valid], ours[key][valid])
+        texts, ids = host.transcribe_batch(wavs, lengths)
+        clips = [wav[:count] for wav, count in zip(wavs, frames.absolute(lengths, wavs).tolist(), strict=True)]
+        assert texts == use.transcribe(model, clips) and any(ids)
+    elif model.task == "verify":
+        embedding = ours["embedding"] if model.centre is None else ours["embedding"] - model.centre
+        assert torch.equal(host.encode_batch(wavs, lengths)[:, 0], embedding)
+    else:
+        expected = ours["logits"] if name == "identify" else (ours["votes"] / ours["votes"].sum(-1, keepdim=True)).log()
+        found, scores, places, labels = host.classify_batch(wavs, lengths)
+        assert torch.equal(found, expected) and torch.equal(scores, found.max(-1).values)
+        assert labels == [model.labels[place] for place in places.tolist()]
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A stereo file of another rate, which both loaders convert as SpeechBrain does."""
+    path = tmp_path / "a b.flac"
+    left, right = tone(1.3, 220, 22050), tone(1.3, 330, 22050)
+    soundfile.write(path, torch.stack([torch.as_tensor(left), torch.as_tensor(right)], 1).numpy(), 22050)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+def test_a_file_gives_what_spikebrain_gives(name, host_of, model_of, recording):
+    host, model = host_of(name), model_of(name)
+    if model.task == "asr":
+        assert host.transcribe_file(recording) == model.transcribe(recording)
+    elif model.task == "verify":
+        score, same = host.verify_files(recording, recording)
+        assert float(score) == pytest.approx(model.verify(recording, recording).score, abs=1e-5) and bool(same)
+    else:
+        _, score, _, (label,) = host.classify_file(recording)
+        ours = model.classify(recording)
+        assert label == ours.label and (float(score.exp()) if name == "keywords" else float(score)) == pytest.approx(ours.score, rel=1e-6)
+
+
+def test_all_of_it_lies_in_the_folder(moved):
+    names = {path.name for path in moved("attention").iterdir()}
+    assert {"hyperparams.yaml", "network.ckpt", "tokenizer.ckpt", "bundle.json"} <= names
+    yaml = (moved("attention") / "hyperparams.yaml").read_text()
+    assert "/" not in "".join(line for line in yaml.splitlines() if not line.startswith("#"))
+    assert (moved("keywords") / "network.ckpt").read_bytes() == (moved("keywords") / "model.safetensors").read_bytes()
+    assert not (moved("keywords") / "tokenizer.ckpt").exists()
+
+
+def test_spikebrain_needs_none_of_it_and_the_hub_gets_all_of_it(moved, tmp_path):
+    folder = shutil.copytree(moved("ctc"), tmp_path / "copy")
+    sent = {name for name, _, _ in hub.plan(folder, "owner/name").files}
+    assert {"hyperparams.yaml", "network.ckpt", "tokenizer.ckpt"} <= sent
+    (folder / "hyperparams.yaml").write_text("a: !apply:os.system [exit]\n")
+    with pytest.raises(BundleError, match=r"hyperparams\.yaml: (has|was)"):
+        hub.plan(folder, "owner/name")
+    for name in ("hyperparams.yaml", "network.ckpt", "tokenizer.ckpt"):
+        (folder / name).unlink()
+    assert load(folder, check=True).task == "asr"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda state: state.pop("ctc_lin.w.bias"), r"network\.ckpt: 1 tensors .* the first is ctc_lin\.w\.bias"),
+        (lambda state: state.update({"other": torch.zeros(1)}), r"network\.ckpt: 1 tensors .* the first is other"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(edit, message, moved, tmp_path):
+    folder = shutil.copytree(moved("ctc"), tmp_path / "copy")
+    state = safetensors.torch.load_file(folder / "network.ckpt")
+    edit(state)
+    safetensors.torch.save_file(state, folder / "network.ckpt")
+    with pytest.raises(BundleError, match=message):
+        EncoderASR.from_hparams(str(folder), run_opts=CPU)
+
+
+def test_a_pickle_is_refused(moved, tmp_path):
+    folder = shutil.copytree(moved("ctc"), tmp_path / "copy")
+    torch.save({}, folder / "network.ckpt")
+    with pytest.raises(BundleError, match="is a pickle"):
+        EncoderASR.from_hparams(str(folder), run_opts=CPU)
+
+
+@pytest.mark.parametrize("name", ["attention", "keywords", "verify"])
+def test_the_proof_finds_other_weights(name, moved, tmp_path, capsys):
+    folder = shutil.copytree(moved(name), tmp_path / "copy")
+    assert proof.main([str(folder)]) == 0
+    state = safetensors.torch.load_file(folder / "network.ckpt")
+    key = HEARD[name]
+    state[key] += 0.5 * torch.arange(state[key].numel()).view_as(state[key])
+    safetensors.torch.save_file(state, folder / "network.ckpt")
+    assert proof.main([str(folder)]) == 1
+    assert "hyperparams.yaml: " in capsys.readouterr().err
+
+
+def test_events_have_no_interface(run_of, tmp_path):
+    with pytest.raises(BundleError, match="hears spikes of a cochlea, and SpeechBrain's interfaces audio"):
+        bundle.make(run_of("events"), tmp_path / "out", speechbrain=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_says_how(moved):
+    text = (moved("verify") / "README.md").read_text()
+    assert "from speechbrain.inference.speaker import SpeakerRecognition" in text and 'verify_files("enrol.wav", "test.wav")' in text
+    config = json.loads((moved("verify") / "bundle.json").read_text())
+    assert f"threshold={config['decoding']['threshold']:.6g}" in (moved("verify") / "hyperparams.yaml").read_text()
+    assert interfaces.interface(config) == "SpeakerRecognition"
