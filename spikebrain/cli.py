@@ -5,6 +5,7 @@
     spikebrain verify BUNDLE enrol.wav test.wav
     arecord -d 3 -f S16_LE -r 16000 | spikebrain transcribe BUNDLE -
     arecord -t raw -f S16_LE -r 16000 | spikebrain classify BUNDLE - --live --window 1.0 --hop 0.25
+    spikebrain evaluate BUNDLE /path/to/corpus
     spikebrain push BUNDLE owner/name --dry-run
 
 Results go to the standard output, a line each; whatever cannot be used is one line on the standard error and exit status 1, and does not
@@ -50,6 +51,25 @@ def classify(arguments):
     return _answered("classify", options, _live if options.live else _classes)
 
 
+def evaluate(arguments):
+    """``spikebrain evaluate BUNDLE CORPUS``: the bundle's numbers, measured again. Returns the exit status."""
+    from spikebrain.data.manifest import DataError
+    from spikebrain.publishing import BundleError
+    from spikebrain.publishing import evaluate as evaluation
+
+    parser = argparse.ArgumentParser(prog="spikebrain evaluate", description="A bundle's numbers, measured again on the corpus they are of")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder that tools/publish.py made, or owner/name on the hub")
+    parser.add_argument("corpus", metavar="CORPUS", help="the corpus's folder, as its recipe takes it for data_folder")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="these of the splits that the bundle reports; by default all")
+    options = parser.parse_args(arguments)
+    try:
+        print("\n".join(map(str, evaluation.evaluate(options.bundle, options.corpus, options.splits))))
+    except (BundleError, DataError) as error:
+        print(f"spikebrain evaluate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def push(arguments):
     """``spikebrain push BUNDLE owner/name``: sends a bundle to the Hugging Face hub. Returns the exit status."""
     from spikebrain.publishing import BundleError, hub
@@ -79,7 +99,14 @@ def verify(arguments):
     return _answered("verify", options, _scores)
 
 
-COMMANDS = {"classify": classify, "doctor": doctor.main, "push": push, "transcribe": transcribe, "verify": verify}
+COMMANDS = {
+    "classify": classify,
+    "doctor": doctor.main,
+    "evaluate": evaluate,
+    "push": push,
+    "transcribe": transcribe,
+    "verify": verify,
+}
 
 
 def _parser(name, description):

@@ -154,7 +154,7 @@ def load(path, check=False):
     BundleError
         For whatever is not as ``bundle.json`` says, not known, or too large: one message, and nothing else has happened.
     """
-    folder = _folder(path)
+    folder = located(path)
     config = contents.read_config(folder)
     where = f"{folder / CONFIG}: network"
     shapes = parts.build(config["network"], where, shapes=True)
@@ -173,8 +173,8 @@ def load(path, check=False):
     return model
 
 
-def _folder(path):
-    """The Path of a bundle's folder, fetched where it is on the hub."""
+def located(path):
+    """The Path of a bundle's folder, fetched where it is on the hub; BundleError where there is none."""
     folder = Path(path)
     if folder.is_dir():
         return folder

@@ -6,7 +6,6 @@ of the IML-Spikeformer paper (arXiv 2507.07396), for one run or for several besi
 """
 
 import importlib
-import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +127,7 @@ def reopened(folder, results, tasks, device="cpu", **changes):
     LookingError, RecipeError, DataError, CheckpointError
         As :func:`look`.
     """
-    names = {module.CORPUS.name: module for module in map(_corpus, pkgutil.iter_modules(corpora.__path__))}
+    names = corpora.by_name()
     for what, known in (("task", tasks), ("corpus", names)):
         if results.get(what) not in known:
             raise LookingError(f"{folder}: results.json says {what} {results.get(what)}, which is none of {', '.join(known)}")
@@ -204,10 +203,6 @@ def labels(found, folders):
     places = [f"{seed}, {Path(folder).resolve().name}" for seed, folder in zip(seeds, folders, strict=True)]
     whole = [f"{seed}, {Path(folder)}" for seed, folder in zip(seeds, folders, strict=True)]
     return next((names for names in (models, seeds, places) if len(set(names)) == len(names)), whole)
-
-
-def _corpus(info):
-    return importlib.import_module(f"{corpora.__name__}.{info.name}")
 
 
 def _split(brain):

@@ -36,7 +36,10 @@ def make_events(folder):
 
 # name -> corpus, its recipe's tasks, YAML, maker of its tree, what is overridden beside what shrinks every recipe.
 RUNS = {
-    "attention": (librispeech, asr, "iml_spikeformer_mini", fake_librispeech.make_tree, {"output_neurons": 40, "avg_checkpoints": 1}),
+    "attention": (
+        librispeech, asr, "iml_spikeformer_mini", fake_librispeech.make_tree,
+        {"output_neurons": 40, "avg_checkpoints": 1, "eval_batch_size": 1},  # a search of a batch ends for all of it at once
+    ),
     "ctc": (
         librispeech, asr, "iml_spikeformer_mini", fake_librispeech.make_tree,
         {"num_decoder_layers": 0, "ctc_weight": 1.0, "norm_type": "global", "token_type": "char", "output_neurons": 30,

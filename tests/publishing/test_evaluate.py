@@ -1,0 +1,83 @@
+"""A bundle, asked about the corpus of its card, says what the card says; other weights, and other data, say other things."""
+
+import json
+import re
+import shutil
+
+import pytest
+import safetensors.torch
+
+from spikebrain import cli
+from spikebrain.data.manifest import DataError
+from spikebrain.publishing import BundleError, evaluate
+
+# name of RUNS -> what its results report that a bundle can be asked for
+MEASURED = {
+    "attention": ("WER",),
+    "ctc": ("WER",),
+    "keywords": ("accuracy",),
+    "identify": ("accuracy",),
+    "verify": ("EER", "minDCF", "minDCF_0.05"),
+}
+
+
+@pytest.fixture(scope="session")
+def corpus_of(run_of):
+    """(name of RUNS) -> the corpus that it was trained on."""
+    return lambda name: run_of(name).parent / "corpus"
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_the_run_reports(name, bundle_of, corpus_of, results_of):
+    results, metrics = results_of(name), set(MEASURED[name])
+    found = evaluate.evaluate(bundle_of(name), corpus_of(name))
+    expected = {(split, key): value for split, own in results["metrics"].items() for key, value in own.items() if key in metrics}
+    assert {(one.split, one.metric): one.value for one in found} == pytest.approx(expected, abs=1e-9) and expected
+    assert all(one.card == expected[one.split, one.metric] for one in found)
+    counts = results["data"]["splits"]
+    assert all(0 < one.utterances <= counts[one.split]["utterances"] for one in found)
+    if name != "verify":  # whose trials need not name all
+        assert all(one.utterances == counts[one.split]["utterances"] for one in found)
+
+
+def test_one_split(bundle_of, corpus_of):
+    (found,) = evaluate.evaluate(bundle_of("keywords"), corpus_of("keywords"), ["test"])
+    assert found.split == "test"
+    with pytest.raises(BundleError, match=r"results.json has no tset; did you mean test\?|has no tset.*test"):
+        evaluate.evaluate(bundle_of("keywords"), corpus_of("keywords"), ["tset"])
+
+
+def test_other_weights_are_found(copy_of, corpus_of, reseal):
+    folder, found = copy_of("keywords"), []
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    for turn in (1, 2):  # every class takes the name of another
+        head = state["classifier.head.weight"].roll(turn, 0)
+        safetensors.torch.save_file({**state, "classifier.head.weight": head}, folder / "model.safetensors")
+        reseal(folder)
+        found += evaluate.evaluate(folder, corpus_of("keywords"))
+    assert any(one.value != one.card and f"{one.card:.4f} on its card" in str(one) for one in found)
+
+
+def test_the_command(bundle_of, corpus_of, capsys, tmp_path):
+    assert cli.main(["evaluate", str(bundle_of("ctc")), str(corpus_of("ctc"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 2 and all(re.fullmatch(r"[\w-]+: WER \d+\.\d{4}, as on its card \(\d+ utterances\)", line) for line in lines)
+    assert cli.main(["evaluate", str(bundle_of("ctc")), str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("spikebrain evaluate: ")
+
+
+def test_what_cannot_be_evaluated(bundle_of, copy_of, tmp_path, reseal):
+    with pytest.raises(DataError):
+        evaluate.evaluate(bundle_of("ctc"), tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="hears spikes of a cochlea"):
+        evaluate.evaluate(bundle_of("events"), tmp_path)
+    folder = copy_of("ctc")
+    reseal(folder, lambda config: config["files"].pop("results.json"))
+    with pytest.raises(BundleError, match=r"holds no results\.json"):
+        evaluate.evaluate(folder, tmp_path)
+    folder = shutil.copytree(bundle_of("keywords"), tmp_path / "copy")
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({**results, "corpus": "Nobody's"}))
+    reseal(folder)
+    with pytest.raises(BundleError, match='corpus "Nobody\'s" is none of'):
+        evaluate.evaluate(folder, tmp_path)
