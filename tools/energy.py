@@ -3,7 +3,8 @@
     python tools/energy.py RUN_FOLDER [--data_folder=/path/to/corpus] [--split=test-clean] [--utterances=50]
     python tools/energy.py results/iml_spikeformer_mini/1 results/transformer_mini/1 --out FOLDER    # beside each other
 
-A run's folder is the ``output_folder`` of a recipe; of emotion runs a fold is looked at, the first or ``--fold``. In it are written
+A run's folder is the ``output_folder`` of a recipe; of emotion runs a fold is looked at, the first or ``--fold``, of a distillation a
+stage, the one that it reports or ``--stage``, in whose folder everything goes then. In it are written
 ``energy.json`` (every number), ``energy.html`` (a page that needs no network), ``energy_by_layer.png`` and ``firing_by_layer.png``. With
 several runs, their table and ``quality_over_energy.png`` go to ``--out``, by default the first run's folder.
 """
@@ -28,7 +29,7 @@ from spikebrain.training import looking
 from spikebrain.training.checkpoints import CheckpointError
 from spikebrain.training.keys import RecipeError
 
-TASKS = (*looking.TASKS, "emotion", "distil")
+TASKS = (*looking.TASKS, "emotion")
 FILE = "energy.json"
 
 
@@ -59,7 +60,7 @@ def look(folder, options):
     ---------
     folder : Path
     options : Namespace
-        ``data_folder``, ``split``, ``utterances``, ``utterance``, ``fold``, ``device``.
+        ``data_folder``, ``split``, ``utterances``, ``utterance``, ``fold``, ``stage``, ``device``.
 
     Returns
     -------
@@ -70,8 +71,8 @@ def look(folder, options):
     ------
     EnergyError, RecipeError, DataError, CheckpointError, ConversionError
     """
-    results = read(folder)
-    brain = open_run(folder, results, options)
+    results, changes = looking.staged(folder, read(folder), options.stage)
+    brain = open_run(folder, results, options, changes)
     split, dataset = _chosen(brain, options)
     root = torch.nn.ModuleDict(brain.parts).eval()
     counter = looking.listened(brain, dataset)
@@ -80,6 +81,7 @@ def look(folder, options):
     report = {
         **{key: results.get(key) for key in looking.SAID},
         "fold": None if fold is None else f"fold {fold['fold']}",
+        "stage": results.get("stage"),
         "split": split,
         "simulated": brain.simulated,
         "utterances": {"looked_at": len(dataset), "of": len(brain.data.tests[split])},
@@ -90,7 +92,7 @@ def look(folder, options):
         "firing_rate": counter.firing_rate(),
         **one,
     }
-    return {"folder": Path(folder), "report": report, "rates": counter.rates(), "utterance": drawn}
+    return {"folder": Path(folder, results.get("stage", "")), "report": report, "rates": counter.rates(), "utterance": drawn}
 
 
 def read(folder):
@@ -101,12 +103,12 @@ def read(folder):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def open_run(folder, results, options):
-    """The Brain of the run in ``folder``, with the weights that were evaluated."""
+def open_run(folder, results, options, changes):
+    """The Brain of the run in ``folder``, with the weights that were evaluated, and with ``changes`` of its YAML."""
     if options.fold is not None and results["task"] != "emotion":
         raise EnergyError(f"{folder}: fold: {options.fold}, but a run of the task {results['task']} has none: leave --fold out")
     fold = None if options.fold is None else [options.fold]
-    return looking.reopened(folder, results, TASKS, options.device, data_folder=options.data_folder, fold=fold)
+    return looking.reopened(folder, results, TASKS, options.device, data_folder=options.data_folder, fold=fold, **changes)
 
 
 def cost(folder, brain, counter):
@@ -229,6 +231,7 @@ def _parser():
     parser.add_argument("--utterances", type=int, metavar="N", help="of the split, evenly over their lengths; by default all")
     parser.add_argument("--utterance", metavar="ID", help="whose spikes are drawn and simulated; by default the one of median length")
     parser.add_argument("--fold", help="of an emotion run; by default its first")
+    parser.add_argument("--stage", help="of a distillation; by default the one that the run reports")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the table and the picture of several runs go")
     return parser

@@ -1,7 +1,7 @@
 """Publishes a run as a folder that anyone can load, check and trust.
 
     python tools/publish.py RUN OUT [--licence Apache-2.0] [--statement "Trained on ..."] [--data_folder=/path/to/corpus] [--stage kdcl-20]
-        [--speechbrain]
+        [--seeds RESULTS_OF_2 RESULTS_OF_3] [--speechbrain]
     python -c "import spikebrain; print(spikebrain.load('OUT').transcribe('file.flac'))"
 
 RUN is the output_folder of a recipe's run that has ended: recognition, keywords, identification or verification of speakers, or one
@@ -45,6 +45,7 @@ def _parser():
     parser.add_argument("--statement", help="what the network was trained on; by default the corpus and its counts")
     parser.add_argument("--data_folder", help="the corpus, where it is elsewhere than when the run was trained")
     parser.add_argument("--stage", help="of a distillation; by default the one that the run reports")
+    parser.add_argument("--seeds", nargs="+", default=(), metavar="RESULTS", help="results.json of the same recipe with other seeds")
     parser.add_argument("--speechbrain", action="store_true", help="add what SpeechBrain's own interfaces load")
     return parser
 

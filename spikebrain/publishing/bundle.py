@@ -32,12 +32,11 @@ from spikebrain.publishing.parts import CENTRE, BundleError
 from spikebrain.training import keys, looking, run
 
 RESULTS, ENERGY, CARD = "results.json", "energy.json", "README.md"
-_OF_ONE_STAGE = ("confusion", "firing_rate", "energy", "epoch_seconds", "epochs", "comparison")  # in results.json, of the one it reports
 ACTIVATIONS = {f"{kind.__module__}.{kind.__name__}": word for word, kind in parts.ACTIVATIONS.items()}
 ACTIVATIONS |= {f"torch.nn.{parts.ACTIVATIONS[word].__name__}": word for word in ("relu", "gelu")}
 
 
-def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None, stage=None, speechbrain=False):
+def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None, stage=None, seeds=(), speechbrain=False):
     """Publishes a run, and proves that the bundle gives what the run's network gives.
 
     Arguments
@@ -54,6 +53,8 @@ def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None
         The corpus, where it is elsewhere than when the run was trained.
     stage : str, optional
         Of distil, such as ``kdcl-20``; by default the one that the run reports.
+    seeds : sequence of str or Path
+        ``results.json`` of further runs of the same recipe with other seeds, for the card's column of spreads.
     speechbrain : bool
         Whether SpeechBrain's own interfaces can load the folder too: :mod:`spikebrain.publishing.interfaces`.
 
@@ -65,15 +66,16 @@ def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None
     Raises
     ------
     BundleError
-        ``out`` is there, a network is none that can be published, or the proof fails.
+        ``out`` is there, a network is none that can be published, ``seeds`` are of another recipe, or the proof fails.
     LookingError, RecipeError, DataError, CheckpointError
         As :func:`spikebrain.training.looking.reopened`.
     """
     run_folder, out = Path(run_folder), Path(out)
     if out.exists():
         raise BundleError(f"{out}: is there: name another folder, or remove it")
-    results = _results(run_folder)
-    results, brain = _reopened(run_folder, results, data_folder, stage)
+    results, changes = looking.staged(run_folder, _results(run_folder / RESULTS), stage)
+    brain = looking.reopened(run_folder, results, looking.TASKS, data_folder=data_folder, **changes)
+    others = [_results(Path(file)) for file in seeds]
     tree = keys.read(run_folder / run.SAVED)
     config = {**describe(brain, results, tree), "licence": licence, "data": statement or statement_of(results)}
     config |= {"versions": results["versions"], "command": results["command"], "commit": results["commit"]}
@@ -82,11 +84,12 @@ def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None
     files = {WEIGHTS: safetensors.torch.save(state, {"format": "pt"}), PROOF: proof.make(model), RESULTS: _json(results)}
     if model.pieces is not None:
         files[TOKENS] = _json({"pieces": list(model.pieces)})
-    energy = run_folder / ENERGY
-    if energy.is_file():
-        files[ENERGY] = energy.read_bytes()
+    looked = run_folder / results.get("stage", "") / ENERGY
+    if looked.is_file():
+        files[ENERGY] = looked.read_bytes()
     host = interfaces.files(config, files[WEIGHTS], getattr(brain, "tokenizer", None)) if speechbrain else {}
-    files[CARD] = card.card(config, results, json.loads(files[ENERGY]) if ENERGY in files else None, speechbrain=speechbrain).encode()
+    energy = json.loads(files[ENERGY]) if ENERGY in files else None
+    files[CARD] = card.card(config, results, energy, others, speechbrain).encode()
     write(out, config, files, host)
     return out
 
@@ -121,39 +124,10 @@ def _listed(files):
     return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())}
 
 
-def _results(folder):
-    file = folder / RESULTS
+def _results(file):
     if not file.is_file():
-        raise BundleError(f"{file}: no such file: name the output_folder of a run that has ended")
+        raise BundleError(f"{file}: no such file: name the output_folder of a run that has ended, and for seeds such files")
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _reopened(folder, results, data_folder, stage):
-    """(results of what is published, its Brain)."""
-    changes = {"data_folder": data_folder}
-    if results["task"] == "distil":
-        row = _stage(folder, results, stage)
-        changes |= {"frames": row["frames"], "save_folder": str(folder / row["name"] / "save")}
-        results = {**results, "task": "classify", "stage": row["name"]}
-        if row["name"] != _reported(results):
-            own = {"metrics": {split: {"accuracy": value} for split, value in row["accuracy"].items()}, "frames": row["frames"]}
-            results = {key: value for key, value in results.items() if key not in _OF_ONE_STAGE} | own | {"best_epoch": row["best_epoch"]}
-    elif stage is not None:
-        raise BundleError(f"stage: {stage}, but a run of the task {results['task']} has none: leave it out")
-    return results, looking.reopened(folder, results, looking.TASKS, **changes)
-
-
-def _reported(results):
-    """The stage whose numbers stand at the head of ``results.json``: the last of the first arm."""
-    return next(iter(results["arms"].values()))[-1]
-
-
-def _stage(folder, results, name):
-    rows = {row["name"]: row for row in results["stages"]}
-    name = name or _reported(results)
-    if name not in rows or not (folder / name / "save").is_dir():
-        raise BundleError(f"stage: {name} is none that was trained in {folder}: choose one of {', '.join(rows)}")
-    return rows[name]
 
 
 def statement_of(results):

@@ -11,6 +11,8 @@ import statistics
 from spikebrain import registry
 from spikebrain.plots.page import energies, verdicts
 from spikebrain.publishing import interfaces
+from spikebrain.publishing.parts import BundleError
+from spikebrain.training import looking
 
 METRICS = {"WER": "word error rate", "CER": "character error rate", "accuracy": "accuracy", "EER": "equal error rate"}  # in percent
 COSTS = {"minDCF": "lowest detection cost, target share 0.01", "minDCF_0.05": "lowest detection cost, target share 0.05"}  # of 0 to 1
@@ -60,18 +62,18 @@ def card(config, results, energy=None, seeds=(), speechbrain=False):
 
     Raises
     ------
-    ValueError
+    BundleError
         For results of another model or corpus than ``config`` names, and seeds of another model or protocol than ``results``.
     """
     for name in ("model", "corpus"):
         if results[name] != config[name]:
-            raise ValueError(f"results.json is of the {name} {results[name]}, the bundle of {config[name]}: give those of one run")
+            raise BundleError(f"results.json is of the {name} {results[name]}, the bundle of {config[name]}: give those of one run")
     _check_seeds(results, seeds)
     parts = [
         metadata(config, results),
         _head(config, results),
         _use(config, speechbrain),
-        _results(results, seeds),
+        _results(config, results, seeds),
         _energy(energy or results, energy),
         _firing(energy or results),
         _data(config, results),
@@ -115,12 +117,20 @@ def _metrics(results):
 
 def _check_seeds(results, seeds):
     for other in seeds:
-        for name in ("model", "corpus", "protocol"):
-            if other[name] != results[name]:
-                raise ValueError(f"seeds: one is of the {name} {other[name]}, the run of {results[name]}: give runs of one recipe")
+        own, theirs = _recipe(results), _recipe(other)
+        for name, value in own.items():
+            if theirs[name] != value:
+                raise BundleError(f"seeds: one is of the {name} {theirs[name]}, the run of {value}: give runs of one recipe")
     numbers = [run["seed"] for run in (results, *seeds)]
     if len(set(numbers)) < len(numbers):
-        raise ValueError(f"seeds: {numbers} are not all different: leave out the run itself")
+        raise BundleError(f"seeds: {numbers} are not all different: leave out the run itself")
+
+
+def _recipe(results):
+    """What runs of one recipe have in common; ``results`` are of a run or of one stage of it."""
+    named = {name: results[name] for name in ("model", "corpus", "protocol")}
+    metrics = {split: sorted(found) for split, found in results["metrics"].items()}
+    return {**named, "stage": results.get("stage", looking.reported(results)), "splits and metrics": metrics}
 
 
 def _head(config, results):
@@ -164,7 +174,7 @@ def _use_of_host(config):
     return f"\n\n{lead}\n\n```python\n{code}\n```"
 
 
-def _results(results, seeds):
+def _results(config, results, seeds):
     runs = (results, *seeds)
     header = ["split", "measure", f"this model (seed {results['seed']})"]
     header += [f"{len(runs)} seeds, mean ± standard deviation"] if seeds else []
@@ -178,7 +188,8 @@ def _results(results, seeds):
         rows.append([*row, _utterances(results, split)])
     lead = f"Protocol `{results['protocol']}`."
     lead += "" if seeds else " One training: how much another seed differs is not known from it."
-    return f"## Results\n\n{lead}\n\n{_table(header, rows)}"
+    again = "" if config["sample_rate"] is None else f"\n\nMeasured again: `spikebrain evaluate BUNDLE /path/to/{results['corpus']}`."
+    return f"## Results\n\n{lead}\n\n{_table(header, rows)}{again}"
 
 
 def _value(name, value):

@@ -21,6 +21,7 @@ from spikebrain.spelling import did_you_mean
 from spikebrain.training import run, splits
 
 TASKS = ("asr", "classify", "identify", "verify")  # whose runs are one training and can be reopened as one
+_OF_ONE_STAGE = ("confusion", "firing_rate", "energy", "epoch_seconds", "epochs", "comparison")  # in results.json, of the one it reports
 SAID = ("task", "corpus", "model", "protocol", "seed", "commit", "command", "versions")  # of a run's results.json
 
 
@@ -135,6 +136,49 @@ def reopened(folder, results, tasks, device="cpu", **changes):
     given = {key: str(value) if key == "data_folder" else value for key, value in changes.items() if value is not None}
     run_opts = RunOptions.from_dictionary({"device": device, "noprogressbar": True})
     return run.reopen(folder, names[results["corpus"]], task, run_opts, **given)
+
+
+def staged(folder, results, stage=None):
+    """One training of a run, as if it were a run of its own.
+
+    Arguments
+    ---------
+    folder : Path
+        The run's ``output_folder``.
+    results : dict
+        Its ``results.json``.
+    stage : str, optional
+        Of a distillation, such as ``kdcl-20``; by default the one that the run reports.
+
+    Returns
+    -------
+    (results, changes)
+        The results of that training, with its name under ``stage``, and keys of the YAML that are otherwise for it, which
+        :func:`reopened` takes. Of a run that is one training its own results, and nothing.
+
+    Raises
+    ------
+    LookingError
+        A stage that was not trained, or one of a run that has none.
+    """
+    if results["task"] != "distil":
+        if stage is not None:
+            raise LookingError(f"{folder}: stage: {stage}, but a run of the task {results['task']} has none: leave it out")
+        return results, {}
+    rows = {row["name"]: row for row in results["stages"]}
+    name = stage or reported(results)
+    if name not in rows or not (Path(folder) / name / "save").is_dir():
+        raise LookingError(f"{folder}: stage: {name} is none that was trained: choose one of {', '.join(rows)}")
+    row = rows[name]
+    if name != reported(results):
+        own = {"metrics": {split: {"accuracy": value} for split, value in row["accuracy"].items()}, "frames": row["frames"]}
+        results = {key: value for key, value in results.items() if key not in _OF_ONE_STAGE} | own | {"best_epoch": row["best_epoch"]}
+    return {**results, "task": "classify", "stage": name}, {"frames": row["frames"], "save_folder": str(Path(folder) / name / "save")}
+
+
+def reported(results):
+    """The stage of a distillation whose numbers stand at the head of its ``results.json``, the last of the first arm; else None."""
+    return next(iter(results["arms"].values()))[-1] if results["task"] == "distil" else None
 
 
 def thinned(dataset, number=None):

@@ -152,6 +152,20 @@ def test_every_task_in_a_fresh_process(name, bundle_of):
     proof.check_afresh(bundle_of(name))
 
 
+def test_further_seeds_are_on_the_card(run_of, results_of, tmp_path, tool, capsys):
+    for name, key in (("keywords", "metrics"), ("distilled", "arms")):
+        results = results_of(name)
+        (tmp_path / "2.json").write_text(json.dumps({**results, "seed": 2}))
+        assert tool.main([str(run_of(name)), str(tmp_path / name), "--seeds", str(tmp_path / "2.json")]) == 0
+        assert "| 2 seeds, mean ± standard deviation |" in (tmp_path / name / "README.md").read_text()
+        other = {"metrics": {"test": {"loss": 1.0}}, "arms": {"kdcl": ["kdcl-10"]}}[key]
+        (tmp_path / "3.json").write_text(json.dumps({**results, "seed": 3, key: other}))
+        assert tool.main([str(run_of(name)), str(tmp_path / "out"), "--seeds", str(tmp_path / "3.json")]) == 1
+        assert f"seeds: one is of the {'stage' if key == 'arms' else 'splits and metrics'} " in capsys.readouterr().err
+    assert tool.main([str(run_of("keywords")), str(tmp_path / "out"), "--seeds", str(tmp_path / "4.json")]) == 1
+    assert "4.json: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_stage_of_a_distillation(run_of, results_of, tmp_path, bundle_of):
     model = load(bundle_of("distilled"), check=True)
     assert (model.task, model.network["features"].frames) == ("classify", 20)
@@ -160,9 +174,9 @@ def test_a_stage_of_a_distillation(run_of, results_of, tmp_path, bundle_of):
     kept = torch.load(next((run_of("distilled") / "kdcl-20" / "save").glob("CKPT*/model.ckpt")), weights_only=True)
     state = model.network["classifier"].state_dict()
     assert kept.keys() == state.keys() and all(torch.equal(kept[key], state[key]) for key in state)
-    with pytest.raises(BundleError, match="stage: kdcl-10 is none that was trained in .*: choose one of direct-40, kdcl-20"):
+    with pytest.raises(looking.LookingError, match="stage: kdcl-10 is none that was trained: choose one of direct-40, kdcl-20"):
         bundle.make(run_of("distilled"), tmp_path / "out", stage="kdcl-10")
-    with pytest.raises(BundleError, match="stage: kdcl-20, but a run of the task classify has none"):
+    with pytest.raises(looking.LookingError, match="stage: kdcl-20, but a run of the task classify has none"):
         bundle.make(run_of("keywords"), tmp_path / "out", stage="kdcl-20")
 
 

@@ -157,5 +157,7 @@ def test_seeds_of_another_recipe_are_refused():
     results = kept("asr")
     with pytest.raises(ValueError, match="seeds: one is of the protocol other"):
         card.card(config_of(results, "asr"), results, seeds=[{**kept("asr", 2), "protocol": "other"}])
+    with pytest.raises(ValueError, match="seeds: one is of the splits and metrics {'test-clean'"):
+        card.card(config_of(results, "asr"), results, seeds=[{**kept("asr", 2), "metrics": {"test-clean": {"WER": 1.0}}}])
     with pytest.raises(ValueError, match=r"seeds: \[1, 1\] are not all different"):
         card.card(config_of(results, "asr"), results, seeds=[results])

@@ -13,7 +13,7 @@ import ruamel.yaml
 
 from spikebrain.convert import events
 from spikebrain.data.corpora import gsc, librispeech, urdu
-from spikebrain.training import asr, classify, emotion, hooks
+from spikebrain.training import asr, classify, distil, emotion, hooks
 from spikebrain.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,7 +207,23 @@ def test_a_folder_that_is_no_run(tool, digits, tmp_path, capsys):
     assert tool.main([str(copy)]) == 1
     assert "holds 0 checkpoints to evaluate: train first" in capsys.readouterr().err
     results = json.loads((copy / "results.json").read_text())
-    for change, said in (({"task": "distil"}, "several trainings"), ({"corpus": "Elsewhere"}, "says corpus Elsewhere, which is none of")):
-        (copy / "results.json").write_text(json.dumps(results | change))
+    for key, value in (("task", "sing"), ("corpus", "Elsewhere")):
+        (copy / "results.json").write_text(json.dumps(results | {key: value}))
         assert tool.main([str(copy)]) == 1
-        assert said in capsys.readouterr().err
+        assert f"says {key} {value}, which is none of" in capsys.readouterr().err
+
+
+def test_a_stage_of_a_distillation(tool, tmp_path, capsys):
+    splits = {"train_splits": ["train"], "dev_splits": ["valid"], "test_splits": ["test"]}
+    options = {**splits, "batch_size": 4, "classes": '["no","one","yes"]', "frames": [40, 20], "kd_epochs": 1, "arms": ["kdcl"]}
+    folder = trained(tmp_path, gsc, (classify, distil), "spikescr_mini_kdcl", {"train": 4, "valid": 2, "test": 2}, words=WORDS, **options)
+    assert tool.main([str(folder)]) == 0
+    report = json.loads((folder / "kdcl-20" / "energy.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    assert report["stage"] == "kdcl-20" and report["metrics"]["accuracy"] == pytest.approx(results["metrics"]["test"]["accuracy"])
+    assert tool.main([str(folder), "--stage=direct-40"]) == 0
+    longer = json.loads((folder / "direct-40" / "energy.json").read_text())
+    frames = [one["energy"]["counting"]["encoder_frames"] for one in (report, longer)]
+    assert longer["results"] == {"accuracy": results["stages"][0]["accuracy"]["test"]} and frames[1] > 1.8 * frames[0]
+    assert tool.main([str(folder), "--stage=kdcl-10"]) == 1
+    assert "stage: kdcl-10 is none that was trained: choose one of direct-40, kdcl-20" in capsys.readouterr().err
