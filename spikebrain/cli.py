@@ -1,5 +1,6 @@
 """The ``spikebrain`` command.
 
+    spikebrain say "three one four" three.wav
     spikebrain transcribe BUNDLE speech.flac
     spikebrain classify BUNDLE stream.wav --window 1.0 --hop 0.5
     spikebrain verify BUNDLE enrol.wav test.wav
@@ -14,12 +15,14 @@ keep other recordings from being heard.
 
 import argparse
 import json
+import os
 import sys
 from itertools import islice
 
 from spikebrain import __version__, doctor
 
 BLOCK_S = 0.05  # of a stream, that are read at once
+SAID_HZ = 16000
 GROUP = 64  # recordings that are heard, and whose results are printed, at once
 
 
@@ -99,11 +102,41 @@ def verify(arguments):
     return _answered("verify", options, _scores)
 
 
+def say(arguments):
+    """``spikebrain say TEXT FILE``: speech made here, for a first try without a microphone. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="spikebrain say", description="Speech by eSpeak NG, for a first try without a microphone")
+    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument("file", metavar="FILE", help="a WAV file of 16 kHz, which is not there yet")
+    parser.add_argument("--voice", default="en-us", help="a language of eSpeak NG, with a variant behind a plus: en-us+f2")
+    parser.add_argument("--rate", type=int, default=140, help="words a minute")
+    options = parser.parse_args(arguments)
+    try:
+        with open(options.file, "xb") as file:
+            try:
+                _speak(options, file)
+            except BaseException:
+                os.unlink(options.file)  # which was not there before
+                raise
+    except (ValueError, ImportError, OSError) as error:
+        print(f"spikebrain say: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _speak(options, file):
+    import soundfile
+
+    from spikebrain.data.synthetic.speech import Voice, speak_at
+
+    soundfile.write(file, speak_at(options.text, SAID_HZ, Voice(options.voice, options.rate)), SAID_HZ, format="WAV", subtype="PCM_16")
+
+
 COMMANDS = {
     "classify": classify,
     "doctor": doctor.main,
     "evaluate": evaluate,
     "push": push,
+    "say": say,
     "transcribe": transcribe,
     "verify": verify,
 }

@@ -111,6 +111,19 @@ def test_live(bundle_of, files, said, monkeypatch, tmp_path):
     assert (status, lines) == said("classify", bundle_of("words"), files[1], "--window", 1.0, "--hop", 0.5)[:2] and len(lines) == 3
 
 
+def test_say(said, tmp_path):
+    pytest.importorskip("espeakng_loader", reason="pip install spikebrain[synthetic]: speech is made with eSpeak NG")
+    path = tmp_path / "three.wav"
+    assert said("say", "three one four", path) == (0, [], [])
+    wav, rate = soundfile.read(path)
+    assert rate == 16000 and 0.8 * rate < len(wav) < 4 * rate and abs(wav).max() > 0.1
+    status, _, errors = said("say", "three", path)
+    assert status == 1 and len(errors) == 1 and errors[0].startswith("spikebrain say: ") and "three.wav" in errors[0]
+    status, _, errors = said("say", "three", tmp_path / "other.wav", "--voice=klingon+m9")
+    assert status == 1 and "klingon" in errors[0] and not (tmp_path / "other.wav").exists()
+    assert (soundfile.read(path)[0] == wav).all()
+
+
 def test_silence_is_said_to_be(bundle_of, said, tmp_path):
     path = tmp_path / "silence.wav"
     soundfile.write(path, torch.zeros(RATE).numpy(), RATE)

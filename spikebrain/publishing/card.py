@@ -136,7 +136,8 @@ def _recipe(results):
 def _head(config, results):
     task, _ = TASKS[config["task"]]
     rate = "events of a cochlea" if config["sample_rate"] is None else f"audio at {config['sample_rate'] / 1000:g} kHz, mono"
-    lines = [f"# {config['model']} on {config['corpus']}", ""]
+    of = config["corpus"] if _complete(results) else f"{results['protocol']}, in the layout of {config['corpus']}"
+    lines = [f"# {config['model']} on {of}", ""]
     lines.append(f"A network for {task}, {config['parameters']:,} parameters, trained with SpikeBrain. It hears {rate}; ")
     lines[-1] += "recordings of other rates, and of several channels, are converted." if config["sample_rate"] else "give it frames."
     if config.get("labels"):
