@@ -12,9 +12,9 @@ model. The folder works from wherever it is moved to. YAML can name any code, an
 
 import importlib
 import inspect
+import json
 
 import torch
-import yaml
 
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
@@ -69,8 +69,9 @@ def files(config, weights, tokenizer=None):
 def hyperparams(config):
     """The text of ``hyperparams.yaml``: every part as ``bundle.json`` names it, and the faces of :mod:`spikebrain.publishing.host`."""
     name, network = interface(config), config["network"]
+    about = " ".join(f"{config['model']} on {config['corpus']}".split())  # one line, whatever they are called
     lines = [
-        f"# {config['model']} on {config['corpus']}, made of the bundle.json beside it:",
+        f"# {about}, made of the bundle.json beside it:",
         f"#     {imported(config)}",
         f'#     model = {name}.from_hparams("this folder, wherever it is")',
         "# A YAML file can name any code, and SpeechBrain runs what it names: load folders of people whom you trust.",
@@ -99,8 +100,13 @@ def _part(name, node):
 
 
 def _value(value):
-    """A plain value in one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False).removesuffix("...\n").strip()
+    """A plain value in one line, which both versions of YAML that HyperPyYAML's readers know read alike: JSON, but for 1e-05."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
 
 
 def _face(name, **arguments):
@@ -144,14 +150,15 @@ def _embedding(config):
 
 def _classifier(config):
     last = "unchanged" if config["task"] == "classify" else "classifier"
-    labels = ["label_encoder: !new:" + f"{_HOST}.Labels", f"    labels: {_value(config['labels'])}", ""]
+    labels = _named("label_encoder", _face("Labels", labels=_value(config["labels"])))
     return [*_embedding(config), *labels, *_wired(classifier=last)]
 
 
 def _speaker(config):
-    threshold = config["decoding"]["threshold"]
-    said = [f"# Scores above {threshold:.6g} are of one speaker: verify_batch(..., threshold={threshold:.6g})", ""]
-    return [*(said if threshold is not None else []), *_embedding(config), *_wired(mean_var_norm_emb="unchanged")]
+    threshold, said = config["decoding"]["threshold"], []
+    if threshold is not None:
+        said = [f"# Scores above {threshold:.6g} are of one speaker: verify_batch(..., threshold={threshold:.6g})", ""]
+    return [*said, *_embedding(config), *_wired(mean_var_norm_emb="unchanged")]
 
 
 def _wired(**last):

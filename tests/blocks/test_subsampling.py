@@ -76,6 +76,17 @@ def test_the_published_front_end_of_recurrent_recognisers():
     assert sum(p.numel() for p in front.parameters()) == 259_008
 
 
+def test_maps_keep_their_scale():
+    torch.manual_seed(1)
+    x = torch.randn(4, 200, 40)
+    own = VGGSubsampling(40, (32, 16))(x)[0]
+    assert 0.3 < own.std() < 2 and own.std(1).mean() > 0.2  # over time too
+    shrunk = VGGSubsampling(40, (32, 16))
+    for conv in shrunk.convs:
+        conv.reset_parameters()
+    assert shrunk(x)[0].std(1).mean() < 0.05
+
+
 def test_a_front_end_that_is_none():
     with pytest.raises(ValueError, match="factor is 5: choose 4 .* or the front end vgg"):
         make(5)

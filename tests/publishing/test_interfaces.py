@@ -1,19 +1,29 @@
 """SpeechBrain's own interfaces load what is published for them, from wherever it lies, and say what spikebrain's loader says."""
 
 import json
+import re
 import shutil
+import sys
+from pathlib import Path
 
+import hyperpyyaml
 import pytest
+import ruamel.yaml
 import safetensors.torch
 import soundfile
 import torch
+import yaml
 from fake_librispeech import tone
 from speechbrain.inference.ASR import EncoderASR, EncoderDecoderASR
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from spikebrain import lengths as frames
-from spikebrain.publishing import BundleError, bundle, hub, interfaces, load, proof, use
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+
+import tiny_bundles  # noqa: E402
+
+from spikebrain import lengths as frames  # noqa: E402
+from spikebrain.publishing import BundleError, bundle, hub, interfaces, load, proof, use  # noqa: E402
 
 INTERFACES = {
     "attention": EncoderDecoderASR,
@@ -158,6 +168,26 @@ def test_the_proof_finds_other_weights(name, moved, tmp_path, capsys):
     safetensors.torch.save_file(state, folder / "network.ckpt")
     assert proof.main([str(folder)]) == 1
     assert "hyperparams.yaml: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["attention", "ctc", "words", "speakers", "verify"])
+def test_plain_data_stays_plain_in_yaml(kind, tmp_path):
+    config = json.loads((tiny_bundles.write(tmp_path, kind) / "bundle.json").read_text())
+    config |= {"model": "a\nb: !apply:os.system [exit]", "labels": ["yes", "no", "!apply:os.system", "null", "1e-05", "a: b", "# c"]}
+    text = interfaces.hyperparams(config)
+    tags = set(re.findall(r"!\w+:([\w.]+)", "".join(line for line in text.splitlines(True) if not line.startswith(("#", "    labels")))))
+    assert tags and all(tag.startswith(("spikebrain.", "speechbrain.", "torch.nn.")) for tag in tags)
+    if kind == "words":
+        tree = ruamel.yaml.YAML().load(text)
+        assert list(tree["label_encoder"]["labels"]) == config["labels"] and "b" not in tree
+
+
+@pytest.mark.parametrize(
+    "value", [1e-05, -1e20, 2.5e-7, 0.1, 3.0, 7, True, None, "no", "1e-05", "a: b", "“ü”\t", [1e-5, ["x"]], {"no": {"y": []}}]
+)
+def test_values_are_read_alike_by_both_readers(value):
+    text = f"key: {interfaces._value(value)}\n"
+    assert ruamel.yaml.YAML(typ="safe").load(text) == yaml.safe_load(text) == hyperpyyaml.load_hyperpyyaml(text) == {"key": value}
 
 
 def test_events_have_no_interface(run_of, tmp_path):
