@@ -1,7 +1,7 @@
-"""Makes recipes/README.md from the kept runs, so that no number in it is typed.
+"""Makes recipes/README.md, and the table in README.md, from the kept runs, so that no number in them is typed.
 
-    python tools/results.py                                   # writes recipes/README.md
-    python tools/results.py --check                           # fails when it is out of date
+    python tools/results.py                                   # writes both
+    python tools/results.py --check                           # fails when one is out of date
     python tools/results.py --keep RUN_FOLDER --protocol NAME # keeps a run's results.json, but for histograms of currents
     python tools/results.py --keep-energy RUN_FOLDER          # keeps the energy.json that tools/energy.py wrote there
 
@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bootstrap
+import front_page
 from tables import markdown, mean, spread
 
 from spikebrain.data.manifest import write_atomic
@@ -94,11 +95,11 @@ def main(argv=None):
             print(keep(arguments.keep, arguments.protocol, arguments.root).relative_to(arguments.root))
         if arguments.keep_energy:
             print(keep_energy(arguments.keep_energy, arguments.protocol, arguments.root).relative_to(arguments.root))
-        text, place = render(arguments.root), arguments.root / "recipes" / "README.md"
-        if arguments.check:
-            _compare(text, place)
-        else:
-            write_atomic(place, text)
+        for place, text in pages(arguments.root).items():
+            if arguments.check:
+                _compare(text, place, arguments.root)
+            else:
+                write_atomic(place, text)
     except (ResultsError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 1
@@ -172,6 +173,13 @@ def kept(root=ROOT):
             raise ResultsError(f"{path.relative_to(root)} holds a run of {'/'.join(place)}: keep runs with --keep")
         runs.append(run)
     return runs
+
+
+def pages(root=ROOT):
+    """Path -> text of the pages that are made, or hold something that is."""
+    front = root / "README.md"
+    texts = {root / "recipes" / "README.md": render(root)}
+    return texts | ({front: front_page.placed(front.read_text(encoding="utf-8"), kept(root))} if front.is_file() else {})
 
 
 def render(root=ROOT):
@@ -406,7 +414,8 @@ def _commands(runs):
     seeds = {}
     for run in runs:
         line = re.sub(r"--seed[= ]\S+", "--seed=SEED", re.sub(r" --output_folder[= ]\S+", "", run["command"]))
-        seeds.setdefault((line, str(run.get("commit") or "")[:10]), []).append(run["seed"])
+        head, dash, rest = str(run.get("commit") or "").partition("-")  # -dirty: other files than those of the commit
+        seeds.setdefault((line, head[:10] + dash + rest), []).append(run["seed"])
     return [_command(line, commit, ", ".join(map(str, sorted(those)))) for (line, commit), those in sorted(seeds.items())]
 
 
@@ -502,9 +511,9 @@ def _strings(key, node):
             yield from _strings(f"{key}[{number}]", child)
 
 
-def _compare(text, page):
+def _compare(text, page, root):
     if not page.is_file() or page.read_text(encoding="utf-8") != text:
-        raise ResultsError("recipes/README.md is out of date: run python tools/results.py")
+        raise ResultsError(f"{page.relative_to(root)} is out of date: run python tools/results.py")
 
 
 def _parser():
