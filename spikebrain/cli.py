@@ -33,7 +33,13 @@ def main(arguments=None):
     parser.add_argument("command", choices=sorted(COMMANDS))
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the command: spikebrain COMMAND --help")
     options = parser.parse_args(arguments)
-    return COMMANDS[options.command](options.rest)
+    try:
+        return COMMANDS[options.command](options.rest)
+    except KeyboardInterrupt:
+        return 130  # as shells say it; a stream that does not end is left so
+    except BrokenPipeError:  # whoever read the output has enough; what Python still holds back goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def transcribe(arguments):
@@ -111,6 +117,10 @@ def say(arguments):
     parser.add_argument("--rate", type=int, default=140, help="words a minute")
     options = parser.parse_args(arguments)
     try:
+        if not any(letter.isalnum() for letter in options.text):
+            raise ValueError(f"{options.text!r} holds nothing that can be said: give words or numbers")
+        if os.path.exists(options.file):
+            raise ValueError(f"{options.file}: is there: name another file, or remove it")
         with open(options.file, "xb") as file:
             try:
                 _speak(options, file)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,26 @@ def test_live(bundle_of, files, said, monkeypatch, tmp_path):
     assert (status, lines) == said("classify", bundle_of("words"), files[1], "--window", 1.0, "--hop", 0.5)[:2] and len(lines) == 3
 
 
+def test_a_stream_is_left_as_people_leave_it(bundle_of):
+    words = [sys.executable, "-m", "spikebrain.cli", "classify", bundle_of("words"), "-", "--live", "--window=1"]
+    block = (1000 * torch.randn(RATE)).short().numpy().tobytes()
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
+        live.stdin.write(block + block)
+        live.stdin.flush()
+        assert live.stdout.readline()
+        live.send_signal(signal.SIGINT)
+        assert live.wait(60) == 130 and live.stderr.read() == b""
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
+        live.stdin.write(block + block)
+        live.stdin.flush()
+        assert live.stdout.readline()
+        live.stdout.close()  # as head does
+        live.stdin.write(block + block)
+        live.stdin.close()
+        live.stdin = None
+        assert live.wait(60) == 141 and live.stderr.read() == b""
+
+
 def test_say(said, tmp_path):
     pytest.importorskip("espeakng_loader", reason="pip install spikebrain[synthetic]: speech is made with eSpeak NG")
     path = tmp_path / "three.wav"
@@ -119,6 +140,8 @@ def test_say(said, tmp_path):
     assert rate == 16000 and 0.8 * rate < len(wav) < 4 * rate and abs(wav).max() > 0.1
     status, _, errors = said("say", "three", path)
     assert status == 1 and len(errors) == 1 and errors[0].startswith("spikebrain say: ") and "three.wav" in errors[0]
+    status, _, errors = said("say", " ? ", tmp_path / "none.wav")
+    assert status == 1 and "holds nothing that can be said" in errors[0] and not (tmp_path / "none.wav").exists()
     status, _, errors = said("say", "three", tmp_path / "other.wav", "--voice=klingon+m9")
     assert status == 1 and "klingon" in errors[0] and not (tmp_path / "other.wav").exists()
     assert (soundfile.read(path)[0] == wav).all()

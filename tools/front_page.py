@@ -4,7 +4,7 @@ import re
 import statistics
 from dataclasses import dataclass
 
-from tables import markdown, spread
+from tables import markdown, number_at, spread
 
 BEGIN, END = "<!-- made by tools/results.py: do not edit -->", "<!-- until here -->"
 _BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
@@ -38,7 +38,7 @@ LINES = (
     Line("synthetic Mandarin, unheard voices and sentences", "CER", "AISHELL-1", "synthetic", "iml_spikeformer_mini",
          ("metrics", "test", "CER"), "transformer_mini"),
     Line("ten real words", "accuracy", "GSC", "digits", "spikescr_mini", ("metrics", "test", "accuracy")),
-    Line("the same, distilled to 20 frames a second", "accuracy", "GSC", "digits", "spikescr_mini_kdcl", ("metrics", "test", "accuracy")),
+    Line("the same, distilled to 20 frames a second", "accuracy", "GSC", "fsdd", "spikescr_mini_kdcl", ("metrics", "test", "accuracy")),
     Line("which of six real speakers", "accuracy", "VoxCeleb", "digits", "iml_spikeformer_identification_mini",
          ("metrics", "iden-test", "accuracy")),
     Line("whether two synthetic voices, unheard, are one", "EER", "VoxCeleb", "synthetic", "iml_spikeformer_verification_mini",
@@ -54,10 +54,9 @@ def table(runs):
 
 
 def _row(line, runs):
-    own = _of(line, line.model, runs)
+    own, others = (_of(line, model, runs) for model in (line.model, line.beside))
     if not own:
         return None
-    others = _of(line, line.beside, runs)
     beside = f"{spread(_numbers(others, line.path), '{:.2f}')} ({line.beside})" if others else "-"
     costs = [run["energy"]["encoder_blocks"] for run in own if "encoder_blocks" in (run.get("energy") or {})]
     cost = "{:.3g} ({:.3g})".format(*(statistics.fmean(one[key] for one in costs) for key in ("mJ", "twin_mJ"))) if costs else "-"
@@ -66,19 +65,18 @@ def _row(line, runs):
 
 
 def _of(line, model, runs):
+    """The runs of a model that have the line's number."""
     wanted = (line.corpus, line.protocol, model)
-    return [run for run in runs if (run["corpus"], run["protocol"], run["model"]) == wanted]
+    found = [run for run in runs if (run["corpus"], run["protocol"], run["model"]) == wanted]
+    return [run for run in found if number_at(run, line.path) is not None]
 
 
 def _numbers(runs, path):
-    found = []
-    for node in runs:
-        for key in path:
-            node = node[key]
-        found.append(node)
-    return found
+    return [number_at(run, path) for run in runs]
 
 
 def placed(text, runs):
-    """``text`` of a README with the table between BEGIN and END; as it is where it has no such place."""
+    """``text`` of a README with the table between BEGIN and END; ValueError where it has no such place."""
+    if not _BLOCK.search(text):
+        raise ValueError(f"README.md: has no place for the table: write {BEGIN} and {END} where it belongs")
     return _BLOCK.sub(lambda _: f"{BEGIN}\n\n{table(runs)}\n\n{END}", text)

@@ -1,7 +1,7 @@
 """Makes a corpus in its real on-disk layout: its synthetic twin, or with --from the same layout of existing recordings.
 
 python tools/make_corpus.py librispeech OUT [--seed N] [--utterances train-clean-100=1200 test-clean=150 ...]
-python tools/make_corpus.py voxceleb OUT --from FOLDER    (or gsc; a folder of spoken digits: see spikebrain/data/spoken_digits.py)
+python tools/make_corpus.py voxceleb OUT --from FOLDER    (or gsc, librispeech; spoken digits: see spikebrain/data/spoken_digits.py)
 """
 
 import argparse

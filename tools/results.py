@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bootstrap
 import front_page
-from tables import markdown, mean, spread
+from tables import markdown, mean, number_at, spread
 
 from spikebrain.data.manifest import write_atomic
 from spikebrain.energy import SCOPES, saving
@@ -100,7 +100,7 @@ def main(argv=None):
                 _compare(text, place, arguments.root)
             else:
                 write_atomic(place, text)
-    except (ResultsError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 1
     return 0
@@ -178,13 +178,14 @@ def kept(root=ROOT):
 def pages(root=ROOT):
     """Path -> text of the pages that are made, or hold something that is."""
     front = root / "README.md"
-    texts = {root / "recipes" / "README.md": render(root)}
-    return texts | ({front: front_page.placed(front.read_text(encoding="utf-8"), kept(root))} if front.is_file() else {})
-
-
-def render(root=ROOT):
-    """The text of recipes/README.md."""
     runs = kept(root)
+    texts = {root / "recipes" / "README.md": render(root, runs)}
+    return texts | ({front: front_page.placed(front.read_text(encoding="utf-8"), runs)} if front.is_file() else {})
+
+
+def render(root=ROOT, runs=None):
+    """The text of recipes/README.md, of ``runs`` or of all that are kept."""
+    runs = kept(root) if runs is None else runs
     if not runs:
         return f"{HEAD}\n{EMPTY}"
     parts = [HEAD, LEGEND.format(prices=_prices(runs)), *([ARMS_LEGEND] if _distilled(runs) else [])]
@@ -315,14 +316,7 @@ def _folds(runs):
 def _reader(*path):
     """Run -> the number that lies there in its results, or None."""
 
-    def read(run):
-        """The number of one run."""
-        node = run
-        for key in path:
-            node = node.get(key, {})
-        return node if node != {} else None
-
-    return read
+    return lambda run: number_at(run, path)
 
 
 def _over_folds(run):

@@ -18,3 +18,10 @@ def spread(values, form):
     """Mean and, of more than one value, standard deviation, each written as ``form`` says; - of none."""
     middle = mean(values, form)
     return f"{middle} ± {form.format(statistics.stdev(values))}" if values and len(values) > 1 else middle
+
+
+def number_at(run, path):
+    """The number that lies in a run's results at the keys ``path``; None where there is none."""
+    for key in path:
+        run = run.get(key, {})
+    return run if run != {} else None

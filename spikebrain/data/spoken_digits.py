@@ -1,4 +1,4 @@
-"""Lays recordings of spoken digits out as VoxCeleb, so that who speaks can be learned from real voices, or as Speech Commands.
+"""Lays recordings of spoken digits out as VoxCeleb, as Speech Commands, or, joined to strings, as LibriSpeech: real voices for three tasks.
 
 The source is the Free Spoken Digit Dataset (Z. Jackson et al., 2016-2018): six people say each digit 50 times, 8 kHz. Its folder holds
 ``metadata.csv`` (one line a recording: path, speaker, gender, label, split, split_official) and the recordings.
@@ -11,7 +11,7 @@ all digits, that are used alike. ``iden_split.txt`` holds the split. ``veri_test
 ``split`` tests, who are to be kept out of training for it.
 
 As Speech Commands it is ``<word>/<speaker>_nohash_<take>.wav``, the speaker as eight hexadecimal digits, with the two lists of the split;
-there is no background noise, so that the task of 12 classes is not to be had.
+there is no background noise, so that the task of 12 classes is not to be had. As LibriSpeech: :mod:`spikebrain.data.connected_digits`.
 """
 
 import csv
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from spikebrain.data import trials
+from spikebrain.data import connected_digits, trials
 from spikebrain.data.corpora.gsc import LISTS
 from spikebrain.data.corpora.voxceleb import IDEN_LIST, PARTS, RATE, TRIAL_LIST
 from spikebrain.data.manifest import DataError
@@ -182,5 +182,13 @@ def _meta(people):
     return "".join(f"{line}\n" for line in lines)
 
 
+def _fill_librispeech(folder, source, rows):
+    told = []
+    for row in rows:
+        digit, take, _ = _told(row)
+        told.append((row["path"], row["speaker"], digit, take, row["split"] == "test"))
+    connected_digits.write(folder, source, told)
+
+
 # Corpus -> what fills a folder in its layout.
-LAYOUTS = {"gsc": _fill_gsc, "voxceleb": _fill_voxceleb}
+LAYOUTS = {"gsc": _fill_gsc, "librispeech": _fill_librispeech, "voxceleb": _fill_voxceleb}

@@ -76,6 +76,8 @@ def make(run_folder, out, licence="Apache-2.0", statement=None, data_folder=None
     results, changes = looking.staged(run_folder, _results(run_folder / RESULTS), stage)
     brain = looking.reopened(run_folder, results, looking.TASKS, data_folder=data_folder, **changes)
     others = [_results(Path(file)) for file in seeds]
+    if "stage" in results:
+        others = [looking.of_stage(file, other, results["stage"]) for file, other in zip(seeds, others, strict=True)]
     tree = keys.read(run_folder / run.SAVED)
     config = {**describe(brain, results, tree), "licence": licence, "data": statement or statement_of(results)}
     config |= {"versions": results["versions"], "command": results["command"], "commit": results["commit"]}
@@ -253,15 +255,16 @@ def _asr_decoding(brain):
 
 def _verify_decoding(brain):
     """The cosine at which misses and false alarms are equally many, on the first list of trials."""
+    hparams = brain.hparams
+    card = {"subtract_mean": hparams.subtract_mean, "score_norm": hparams.score_norm}
     for split, dataset in brain.data.tests.items():
         if split in brain.trials:
-            hparams = brain.hparams
             hparams.score_norm = "none"
             hparams.subtract_mean = "none" if hparams.subtract_mean == "none" else "train"  # of two recordings there is no list
             brain.evaluate(dataset, test_loader_kwargs=dict(brain.data.eval_loader))
             scored = brain.scored()
-            return {"threshold": None if scored is None else _threshold(*scored[1:]), "threshold_of": split}
-    return {"threshold": None, "threshold_of": None}
+            return {"threshold": None if scored is None else _threshold(*scored[1:]), "threshold_of": split, **card}
+    return {"threshold": None, "threshold_of": None, **card}
 
 
 def _threshold(scores, curve):

@@ -12,7 +12,6 @@ from spikebrain import registry
 from spikebrain.plots.page import energies, verdicts
 from spikebrain.publishing import interfaces
 from spikebrain.publishing.parts import BundleError
-from spikebrain.training import looking
 
 METRICS = {"WER": "word error rate", "CER": "character error rate", "accuracy": "accuracy", "EER": "equal error rate"}  # in percent
 COSTS = {"minDCF": "lowest detection cost, target share 0.01", "minDCF_0.05": "lowest detection cost, target share 0.05"}  # of 0 to 1
@@ -33,10 +32,10 @@ USE = {
     "verify": ('print(model.verify("enrol.wav", "test.wav"))', "verify BUNDLE enrol.wav test.wav"),
 }
 HOST_USE = {
-    "EncoderDecoderASR": 'transcribe_file("speech.flac")',
-    "EncoderASR": 'transcribe_file("speech.flac")',
-    "EncoderClassifier": 'classify_file("speech.wav")[3]',
-    "SpeakerRecognition": 'verify_files("enrol.wav", "test.wav")',
+    "EncoderDecoderASR": 'transcribe_file("speech.flac"))',
+    "EncoderASR": 'transcribe_file("speech.flac"))',
+    "EncoderClassifier": 'classify_file("speech.wav")[3])',
+    "SpeakerRecognition": 'verify_files("enrol.wav", "test.wav")[0])  # a cosine; SpeechBrain\'s verdict behind it has another threshold',
 }
 
 
@@ -130,7 +129,7 @@ def _recipe(results):
     """What runs of one recipe have in common; ``results`` are of a run or of one stage of it."""
     named = {name: results[name] for name in ("model", "corpus", "protocol")}
     metrics = {split: sorted(found) for split, found in results["metrics"].items()}
-    return {**named, "stage": results.get("stage", looking.reported(results)), "splits and metrics": metrics}
+    return {**named, "stage": results.get("stage"), "splits and metrics": metrics}
 
 
 def _head(config, results):
@@ -170,7 +169,7 @@ def _use(config, speechbrain):
 
 def _use_of_host(config):
     name = interfaces.interface(config)
-    code = f'{interfaces.imported(config)}\n\nmodel = {name}.from_hparams("BUNDLE")\nprint(model.{HOST_USE[name]})'
+    code = f'{interfaces.imported(config)}\n\nmodel = {name}.from_hparams("BUNDLE")\nprint(model.{HOST_USE[name]}'
     lead = "SpeechBrain's own interface loads this folder too, where `spikebrain` is installed; it runs what a YAML file names: trust it."
     return f"\n\n{lead}\n\n```python\n{code}\n```"
 

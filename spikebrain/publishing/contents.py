@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 import safetensors.torch
+import torch
 
 from spikebrain.publishing import parts
 from spikebrain.publishing.parts import BundleError, check, flag, one_of, optional, real, text, whole
@@ -70,7 +71,13 @@ DECODING = {
     },
     "classify": {"paper_padding": flag, "seconds": optional(real(0.01, 3600)), "pad": flag},
     "identify": {},
-    "verify": {"threshold": optional(real(-1, 1)), "threshold_of": optional(text(200))},
+    "verify": {
+        "threshold": optional(real(-1, 1)),
+        "threshold_of": optional(text(200)),
+        # How the trials of the card were scored; what is verified has the mean of training taken from it, where there is one.
+        "subtract_mean": one_of("none", "train", "test"),
+        "score_norm": one_of("none", "z", "s", "as"),
+    },
 }
 
 
@@ -279,6 +286,16 @@ def check_file(folder, said, name):
     _compare(Path(folder) / name, said, size, digest)
 
 
+def check_host(folder, config):
+    """As :func:`check_file`, for what SpeechBrain's interfaces read of a bundle, where ``bundle.json`` lists it."""
+    for name, said in config.get("speechbrain", {}).items():
+        file = Path(folder) / name
+        if not file.exists():
+            what = f"{CONFIG} lists it for SpeechBrain's interfaces, without which spikebrain.load does"
+            raise BundleError(f"{file}: no such file: {what}: get all files of the repository, or publish the run again")
+        check_file(folder, said, name)
+
+
 def _compare(file, said, size, digest):
     if size != said["bytes"]:
         raise BundleError(f"{file}: has {size:,} bytes, {CONFIG} says {said['bytes']:,}: it is cut short: {AGAIN}")
@@ -341,3 +358,24 @@ def elements(shape):
     for size in shape:
         number *= size
     return number
+
+
+def check_state(state, expected, file):
+    """Checks tensors by name: those of ``expected`` (name -> (shape, dtype)) and no others, all of them finite.
+
+    Raises
+    ------
+    BundleError
+        Names ``file`` and the first fault.
+    """
+    for names, said in ((expected.keys() - state.keys(), "lacks"), (state.keys() - expected.keys(), "has")):
+        if names:
+            whose = "which the network needs" if said == "lacks" else "of which the network has nothing"
+            raise BundleError(f"{file}: {said} {len(names)} tensors, the first is {min(names)[:200]!r}, {whose}: {AGAIN}")
+    for name, (shape, dtype) in expected.items():
+        found = tuple(state[name].shape), state[name].dtype
+        if found != (shape, dtype):
+            raise BundleError(f"{file}: {name} is {found[1]} of shape {found[0]}, the network needs {dtype} of {shape}: {AGAIN}")
+        wrong = int((~torch.isfinite(state[name])).sum())
+        if wrong:
+            raise BundleError(f"{file}: {name} holds {wrong} NaN or infinite values of {state[name].numel()}: {AGAIN}")

@@ -4,10 +4,9 @@
         print(found)
 
 The corpus's own preparer reads the folder, with the settings that the bundle's ``results.json`` names, and every recording goes through
-:mod:`spikebrain.publishing.use`, as a user's would.
+:mod:`spikebrain.publishing.use`, as a user's would: silence is answered without the network, and words are searched utterance by utterance.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from spikebrain.publishing import contents, use
 from spikebrain.publishing.contents import JSON
 from spikebrain.publishing.load import load, located
 from spikebrain.publishing.parts import BundleError
-from spikebrain.publishing.recordings import Recording
+from spikebrain.publishing.recordings import Recording, Samples
 from spikebrain.spelling import did_you_mean
 from spikebrain.training import asr, scoring, verify
 
@@ -96,13 +95,31 @@ def evaluate(folder, data_folder, splits=None):
         raise BundleError(f"{folder}: hears spikes of a cochlea, and recordings are evaluated: run its recipe with --test_only")
     if RESULTS not in model.config["files"]:
         raise BundleError(f"{folder}: holds no {RESULTS} that could be compared with")
-    results = json.loads(contents.read_file(folder, model.config, RESULTS, JSON))
-    task = TASKS[model.task]
+    task, results = TASKS[model.task], _results(folder, model.config)
     reported = {name: own for name, own in results["metrics"].items() if set(own) & set(task.metrics)}
+    if not reported:
+        raise BundleError(f"{folder / RESULTS}: reports none of {', '.join(task.metrics)}, which a network for {model.task} is asked for")
     chosen = _chosen(splits, reported, folder)
     with tempfile.TemporaryDirectory() as place:
-        prepared = _prepared(results, data_folder, place, chosen)
+        prepared = results["corpus"].prepare(str(data_folder), place, chosen, **results["settings"])
         return [one for split in chosen for one in _measured(model, task, prepared, data_folder, split, reported[split])]
+
+
+def _results(folder, config):
+    """``results.json`` of a bundle, with no more in it than is asked of it."""
+    file = folder / RESULTS
+    found = contents.parse(contents.read_file(folder, config, RESULTS, JSON), file)
+    known = corpora.by_name()
+    corpus, metrics = (found.get(key) if type(found) is dict else None for key in ("corpus", "metrics"))
+    if type(corpus) is not str or corpus not in known:
+        raise BundleError(f"{file}: its corpus is {str(corpus)[:80]!r}, which is none of {', '.join(known)}")
+    plain = type(metrics) is dict and all(type(own) is dict for own in metrics.values())
+    if not plain or not all(type(value) in (int, float) for own in metrics.values() for value in own.values()):
+        raise BundleError(f"{file}: its metrics are no numbers by split and name")
+    data = found.get("data")
+    settings = data.get("settings", {}) if type(data) is dict else {}
+    options = getattr(known[corpus], "OPTIONS", {})
+    return {"corpus": known[corpus], "metrics": metrics, "settings": {name: settings[name] for name in options if name in settings}}
 
 
 def _chosen(splits, reported, folder):
@@ -110,15 +127,6 @@ def _chosen(splits, reported, folder):
         if name not in reported:
             raise BundleError(f"{folder}: {RESULTS} has no {name}{did_you_mean(name, reported)}: choose among {', '.join(reported)}")
     return list(splits or reported)
-
-
-def _prepared(results, data_folder, place, splits):
-    known = corpora.by_name()
-    if results["corpus"] not in known:
-        raise BundleError(f"{RESULTS}: corpus {results['corpus']!r} is none of {', '.join(known)}")
-    corpus, settings = known[results["corpus"]], results["data"].get("settings", {})
-    options = {name: settings[name] for name in getattr(corpus, "OPTIONS", {}) if name in settings}
-    return corpus.prepare(str(data_folder), place, splits, **options)
 
 
 def _measured(model, task, prepared, data_folder, split, card):
@@ -144,7 +152,7 @@ def _groups(utterances, data_folder, rate):
 def _samples(path, utterance, rate):
     recording = Recording(path, utterance.id, rate)
     count = min(round(utterance.duration * recording.rate), recording.samples - utterance.start)
-    return recording.mono(utterance.start, count)
+    return Samples(recording.mono(utterance.start, count), rate, utterance.id)
 
 
 def _error_rate(model, groups, trials):
@@ -164,7 +172,12 @@ def _accuracy(model, groups, trials):
 def _detection(model, groups, trials):
     found = {one.id: embedding for group, wavs in groups for one, embedding in zip(group, use.embed(model, wavs), strict=True)}
     rows = {name: row for row, name in enumerate(found)}
-    vectors = scoring.unit(torch.stack(list(found.values())), model.centre)
+    if model.decoding["score_norm"] != "none":
+        how = f"score_norm: {model.decoding['score_norm']}, against a cohort of training speakers"
+        raise BundleError(f"the trials of its card were scored with {how}, which no bundle holds: run its recipe with --test_only")
+    vectors = torch.stack(list(found.values()))
+    mean = vectors.double().mean(0) if model.decoding["subtract_mean"] == "test" else model.centre
+    vectors = scoring.unit(vectors, mean)
     enrol, test = ([rows[lists.utterance_id(path)] for path in side] for side in zip(*((t.enrol, t.test) for t in trials), strict=True))
     return verify.metrics_of(scoring.Curve.of(scoring.cosines(vectors[enrol], vectors[test]), torch.tensor([t.same for t in trials])))
 

@@ -20,8 +20,8 @@ from torch import nn
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
 from spikebrain.publishing import contents, outputs, parts
-from spikebrain.publishing.parts import BundleError
-from spikebrain.training import asr
+
+PADDING = -0.0  # of an encoder's frames: nothing, as 0 is, and yet not the same bits
 
 
 @register_checkpoint_hooks
@@ -41,12 +41,16 @@ class Network(nn.ModuleDict):
     def load(self, path):
         """Takes the weights of the file ``path``; BundleError where it is none, or of another network."""
         state = contents.tensors(Path(path).read_bytes(), path)
-        centre = state.pop(parts.CENTRE, None)
-        differing = sorted(parts.state_of(self).keys() ^ state.keys())
-        if differing:
-            raise BundleError(f"{path}: {len(differing)} tensors are in it or in hyperparams.yaml alone, the first is {differing[0]}")
+        expected = {name: (tuple(value.shape), value.dtype) for name, value in parts.state_of(self).items()}
+        for name, part in self.items():  # statistics have no shape before they are measured, or loaded
+            if parts.has_statistics(part):
+                bands = (self[parts.FRONT_END].fbank.compute_fbanks.n_mels,)
+                expected |= {f"{name}.{key}": (bands, torch.float32) for key in parts.STATISTICS[:2]}
+        if parts.CENTRE in state:
+            expected[parts.CENTRE] = ((parts.embedding_size(self),), torch.float32)
+        contents.check_state(state, expected, path)
+        self.centre = state.pop(parts.CENTRE, None)
         parts.fill(self, state)
-        self.centre = centre
 
 
 class Unchanged(nn.Module):
@@ -72,15 +76,15 @@ class Encoder(nn.Module):
         self.network, self.ctc = network, ctc
 
     def forward(self, wavs, wav_lens=None):
-        """Samples (B, S) -> (B, L, C), 0 past an utterance's end; or log-probabilities (B, L, V), certain of the blank there."""
+        """Samples (B, S) -> (B, L, C), PADDING past an utterance's end; or log-probabilities (B, L, V), certain of the blank there."""
         hidden, lengths = outputs.encoded(self.network, wavs, wav_lens)
-        counts = frames.absolute(lengths, hidden)
+        valid = frames.valid(frames.absolute(lengths, hidden), hidden).unsqueeze(-1)
         if not self.ctc:
-            return frames.zero_past(hidden, counts)
+            return torch.where(valid, hidden + 0.0, PADDING)  # -0 + 0 is 0: no frame that is heard looks like padding
         scores = outputs.ctc(self.network, hidden)
         blank = torch.full_like(scores, -torch.inf)
         blank[..., tokens.BLANK] = 0
-        return torch.where(frames.valid(counts, scores).unsqueeze(-1), scores, blank)
+        return torch.where(valid, scores, blank)
 
 
 class Decoder(nn.Module):
@@ -95,16 +99,12 @@ class Decoder(nn.Module):
 
     def __init__(self, network, **decoding):
         super().__init__()
-        no_language_model = {"lm_folder": None, "lm_weight": 0.0}
-        self.search = asr.beam_search({**decoding, **no_language_model, "num_decoder_layers": 1, "modules": network})
+        self.network, self.search = network, outputs.search(network, {**decoding, "num_decoder_layers": 1})
 
     def forward(self, encoded, wav_lens):
-        """Ids of what :class:`Encoder` gave, (B, L, C), and three times None; an utterance ends with its last frame that is not 0."""
-        sounding = (encoded != 0).any(-1)
-        counts = encoded.shape[1] - sounding.flip(1).long().argmax(1)
-        whole = encoded.new_ones(1)
-        alone = (self.search(one[None, :count], whole)[0][0] for one, count in zip(encoded, counts.tolist(), strict=True))
-        return list(alone), None, None, None
+        """Ids of what :class:`Encoder` gave, (B, L, C), and three times None; an utterance ends where its frames are PADDING."""
+        padding = ((encoded == 0) & encoded.signbit()).all(-1)
+        return self.search(encoded, (~padding).sum(1)), None, None, None
 
 
 def best_path(log_probabilities, wav_lens, blank_id):
@@ -135,7 +135,7 @@ class Votes(nn.Module):
         """Samples (B, S) -> (B, 1, K), the logarithm of each class's share of the votes."""
         wavs, counts = outputs.cut(wavs, frames.absolute(wav_lens, wavs), self.size, self.pad)
         found = outputs.votes(self.network, wavs, frames.relative(counts, wavs.shape[1]), self.paper_padding)
-        return (found / found.sum(-1, keepdim=True)).log().unsqueeze(1)
+        return outputs.shares(found).log().unsqueeze(1)
 
 
 class Embedding(nn.Module):

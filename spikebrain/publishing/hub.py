@@ -61,8 +61,9 @@ def plan(folder, repo):
     folder = Path(folder)
     config = contents.read_config(folder)
     listed = {**config["files"], **config.get("speechbrain", {})}
-    for name, said in listed.items():
+    for name, said in config["files"].items():
         contents.check_file(folder, said, name)
+    contents.check_host(folder, config)
     own = (folder / CONFIG).read_bytes()
     files = [(CONFIG, len(own), hashlib.sha256(own).hexdigest())]
     files += [(name, said["bytes"], said["sha256"]) for name, said in sorted(listed.items())]

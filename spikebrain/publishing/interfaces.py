@@ -13,13 +13,14 @@ model. The folder works from wherever it is moved to. YAML can name any code, an
 import importlib
 import inspect
 import json
+import re
 
 import torch
 
 from spikebrain import lengths as frames
 from spikebrain.data import tokens
-from spikebrain.publishing import outputs, parts, use
-from spikebrain.publishing.contents import HOST_WEIGHTS, TOKENIZER, YAML
+from spikebrain.publishing import contents, outputs, parts, use
+from spikebrain.publishing.contents import CONFIG, HOST_WEIGHTS, TOKENIZER, YAML
 from spikebrain.publishing.parts import ACTIVATIONS, PARTS, BundleError
 
 COSINE = 1e-5  # how far SpeechBrain's cosine, of float32, may be from ours
@@ -28,6 +29,7 @@ _HOST = "spikebrain.publishing.host"
 _TAGGED = {
     "SpikingTransformerASR": {"activation": {word: f"!name:{kind.__module__}.{kind.__qualname__}" for word, kind in ACTIVATIONS.items()}}
 }
+_UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # YAML breaks lines at some of them, and refuses others
 _MODULES = {"asr": "ASR", "classify": "classifiers", "identify": "classifiers", "verify": "speaker"}
 
 
@@ -82,8 +84,8 @@ def hyperparams(config):
         lines += [*_part(part, node), ""]
     lines += [f"network: !new:{_HOST}.Network", "    modules:", *(f"        {part}: !ref <{part}>" for part in network), ""]
     lines += _FACES[name](config)
-    rate = config["sample_rate"]
-    lines += ["audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer", f"    sample_rate: {rate}", ""]
+    lines += [f"sample_rate: {config['sample_rate']}", "audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer"]
+    lines += ["    sample_rate: !ref <sample_rate>", ""]
     loadables = ["network", *(["tokenizer"] if config["task"] == "asr" else [])]
     lines += ["pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer", "    loadables:"]
     return "\n".join([*lines, *(f"        {one}: !ref <{one}>" for one in loadables)]) + "\n"
@@ -106,7 +108,9 @@ def _value(value):
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     text = json.dumps(value, ensure_ascii=False)
-    return text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
+    if isinstance(value, float) and "." not in text:
+        return text.replace("e", ".0e")
+    return _UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _face(name, **arguments):
@@ -121,7 +125,7 @@ def _modules(*names):
     return ["modules:", *(f"    {name}: !ref <{name}>" for name in names), ""]
 
 
-def _recogniser(config, **arguments):
+def _recogniser(**arguments):
     encoder = _named("encoder", _face("Encoder", network="!ref <network>", **arguments))
     return [*encoder, f"tokenizer: !new:{_HOST}.Tokenizer", ""]
 
@@ -130,12 +134,12 @@ def _encoder_decoder(config):
     said = ("test_beam_size", "ctc_weight_decode", "temperature", "max_decode_ratio")
     numbers = {key: _value(config["decoding"][key]) for key in said}
     decoder = _named("decoder", _face("Decoder", network="!ref <network>", **numbers))
-    return [*_recogniser(config), *decoder, *_modules("encoder", "decoder")]
+    return [*_recogniser(), *decoder, *_modules("encoder", "decoder")]
 
 
 def _encoder_ctc(config):
     decoding = [f"decoding_function: !name:{_HOST}.best_path", f"    blank_id: {tokens.BLANK}", ""]
-    return [*_recogniser(config, ctc="True"), *decoding, *_modules("encoder")]
+    return [*_recogniser(ctc="True"), *decoding, *_modules("encoder")]
 
 
 def _embedding(config):
@@ -145,7 +149,7 @@ def _embedding(config):
         made = _named("embedding_of_samples", _face("Votes", network="!ref <network>", **given))
     else:
         made = _named("embedding_of_samples", _face("Embedding", network="!ref <network>"))
-    return [*made, *_named("unchanged", _face("Unchanged"))]
+    return [*made, *_named("unchanged", _face("Unchanged")), "mean_var_norm_emb: !ref <unchanged>", ""]
 
 
 def _classifier(config):
@@ -193,8 +197,12 @@ def check(folder, model, wavs, lengths):
     Raises
     ------
     BundleError
-        Their outputs are not the same bits, or their answers not the same.
+        A file is not as ``bundle.json`` says, ``hyperparams.yaml`` is not the one that :func:`hyperparams` writes (which runs nothing but
+        parts of this package and of SpeechBrain), their outputs are not the same bits, or their answers not the same.
     """
+    contents.check_host(folder, model.config)
+    if (folder / YAML).read_bytes() != hyperparams(model.config).encode():
+        raise BundleError(f"{folder / YAML}: is not what this version makes of {CONFIG}, and is not run: publish the run again")
     name, host = interface(model.config), opened(folder, model.config)
     counts = frames.absolute(lengths, wavs).tolist()
     clips = [wav[None, :count] for wav, count in zip(wavs, counts, strict=True)]
@@ -243,4 +251,4 @@ def _said(model, clip):
     seconds = model.decoding["seconds"]
     size = None if seconds is None else round(seconds * model.sample_rate)
     votes = model.outputs(outputs.cut(clip, torch.tensor([clip.shape[1]]), size, model.decoding["pad"])[0])["votes"]
-    return (votes / votes.sum(-1, keepdim=True)).log(), label
+    return outputs.shares(votes).log(), label

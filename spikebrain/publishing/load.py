@@ -49,8 +49,8 @@ class Model:
         ``config["decoding"]``: of asr ``num_decoder_layers, test_beam_size, ctc_weight_decode, temperature, max_decode_ratio,
         error_rate``, which :func:`spikebrain.training.asr.beam_search` reads; of classify ``paper_padding``, ``seconds`` and ``pad``, to
         what length clips were cut (None: not at all) and whether shorter ones were filled with silence; of verify ``threshold``, the
-        cosine above which two utterances are of one speaker (None: not known), and ``threshold_of``, the split where it gives equal
-        error rates; of identify nothing.
+        cosine above which two utterances are of one speaker (None: not known), ``threshold_of``, the split where it gives equal
+        error rates, and ``subtract_mean`` and ``score_norm``, how the trials of its card were scored; of identify nothing.
     """
 
     def __init__(self, config, network, pieces=None, centre=None):
@@ -210,22 +210,8 @@ def _read_state(folder, config, shapes):
     needed = sum(contents.elements(shape) * dtype.itemsize for shape, dtype in (expected | centre).values())
     data = contents.read_file(folder, config, WEIGHTS, 8 + contents.HEADER + needed)
     state = contents.renamed(contents.tensors(data, file), config["format"], WEIGHTS)
-    _compare(state, expected | {name: one for name, one in centre.items() if name in state}, file)
+    contents.check_state(state, expected | {name: one for name, one in centre.items() if name in state}, file)
     return state
-
-
-def _compare(state, expected, file):
-    for names, said in ((expected.keys() - state.keys(), "lacks"), (state.keys() - expected.keys(), "has")):
-        if names:
-            whose = "which the network needs" if said == "lacks" else "of which the network has nothing"
-            raise BundleError(f"{file}: {said} {len(names)} tensors, the first is {min(names)[:200]!r}, {whose}: {AGAIN}")
-    for name, (shape, dtype) in expected.items():
-        found = tuple(state[name].shape), state[name].dtype
-        if found != (shape, dtype):
-            raise BundleError(f"{file}: {name} is {found[1]} of shape {found[0]}, the network needs {dtype} of {shape}: {AGAIN}")
-        wrong = int((~torch.isfinite(state[name])).sum())
-        if wrong:
-            raise BundleError(f"{file}: {name} holds {wrong} NaN or infinite values of {state[name].numel()}: {AGAIN}")
 
 
 def _read_others(folder, config):

@@ -81,23 +81,21 @@ class Recording:
 
 
 class Samples:
-    """Samples (S,) at the rate that is asked for, with the face of a :class:`Recording`."""
+    """Samples (S,) at the rate that is asked for, with the face of a :class:`Recording`; ``name`` is what messages call them."""
 
-    name = "samples"
-
-    def __init__(self, wav, sample_rate):
-        self.wav = self.checked(wav)
+    def __init__(self, wav, sample_rate, name="samples"):
+        self.name, self.wav = name, self.checked(wav, name)
         self.rate, self.samples = sample_rate, len(self.wav)
         self.seconds = self.samples / sample_rate
         _check_seconds(self.name, self.samples, sample_rate)
 
-    @classmethod
-    def checked(cls, wav):
+    @staticmethod
+    def checked(wav, name="samples"):
         """``wav`` (S,) as a Tensor on the CPU; UseError for what is none of floating point and finite."""
         wav = torch.as_tensor(wav).detach().cpu()
         if wav.dim() != 1 or not wav.is_floating_point():
-            raise UseError(f"samples: {tuple(wav.shape)} of {wav.dtype}, expected (S,) of floating point from -1 to 1")
-        return _finite(wav, cls.name)
+            raise UseError(f"{name}: {tuple(wav.shape)} of {wav.dtype}, expected (S,) of floating point from -1 to 1")
+        return _finite(wav, name)
 
     def read(self, start, count):
         """Samples (count, 1) from ``start`` on."""
@@ -160,6 +158,8 @@ def quietest(wav, rate):
 def _open(recording, place, sample_rate):
     if isinstance(recording, (str, os.PathLike)):
         return Recording(os.fspath(recording), os.fspath(recording), sample_rate)
+    if isinstance(recording, Samples):
+        return recording
     if isinstance(recording, (bytes, bytearray)):
         recording = io.BytesIO(recording)
     if not hasattr(recording, "read"):

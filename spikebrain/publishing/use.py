@@ -29,7 +29,7 @@ from spikebrain import lengths as frames
 from spikebrain.data import tokens
 from spikebrain.publishing import outputs
 from spikebrain.publishing.recordings import SHORTEST_S, Samples, UseError, kept, opened, stretches
-from spikebrain.training import asr, scoring
+from spikebrain.training import scoring
 
 logger = get_logger(__name__)
 
@@ -404,22 +404,20 @@ def _nobody(clip):
 
 def _texts(model):
     """(outputs, clips) -> texts: by beam search where the network has a decoder, else along the best CTC path."""
-    search = asr.beam_search({**model.decoding, "lm_folder": None, "lm_weight": 0.0, "modules": model.network})
+    search = outputs.search(model.network, model.decoding)
 
     def texts(out, clips):
         """Texts of a batch."""
         if search is None:
             return [model.text(ids) for ids in ctc_greedy_decode(out["ctc"], out["lengths"], blank_id=tokens.BLANK)]
-        counts, whole = frames.absolute(out["lengths"], out["encoded"]).tolist(), out["lengths"].new_ones(1)
-        alone = (search(encoded[None, :count], whole)[0] for encoded, count in zip(out["encoded"], counts, strict=True))
-        return [model.text(ids) for (ids,) in alone]
+        return [model.text(ids) for ids in search(out["encoded"], frames.absolute(out["lengths"], out["encoded"]))]
 
     return texts
 
 
 def _named(model, out, clips):
     """Named of each clip."""
-    scores = out["logits"] if model.task == "identify" else out["votes"] / out["votes"].sum(-1, keepdim=True)
+    scores = out["logits"] if model.task == "identify" else outputs.shares(out["votes"])
     named = []
     for row, clip in zip(scores, clips, strict=True):
         best = int(row.argmax())

@@ -165,15 +165,23 @@ def staged(folder, results, stage=None):
         if stage is not None:
             raise LookingError(f"{folder}: stage: {stage}, but a run of the task {results['task']} has none: leave it out")
         return results, {}
-    rows = {row["name"]: row for row in results["stages"]}
     name = stage or reported(results)
-    if name not in rows or not (Path(folder) / name / "save").is_dir():
-        raise LookingError(f"{folder}: stage: {name} is none that was trained: choose one of {', '.join(rows)}")
-    row = rows[name]
+    own = of_stage(folder, results, name)
+    if not (Path(folder) / name / "save").is_dir():
+        raise LookingError(f"{folder}: stage: {name} has no checkpoint there: train it again")
+    return own, {"frames": own["frames"], "save_folder": str(Path(folder) / name / "save")}
+
+
+def of_stage(source, results, name):
+    """The results of one stage of a distillation, as if it were a run of its own; LookingError, which names ``source``, for none."""
+    rows = {row["name"]: row for row in results.get("stages", ())}
+    if name not in rows:
+        raise LookingError(f"{source}: stage: {name} is none that was trained: choose one of {', '.join(rows)}")
+    row, own = rows[name], {"task": "classify", "stage": name, "frames": rows[name]["frames"]}
     if name != reported(results):
-        own = {"metrics": {split: {"accuracy": value} for split, value in row["accuracy"].items()}, "frames": row["frames"]}
-        results = {key: value for key, value in results.items() if key not in _OF_ONE_STAGE} | own | {"best_epoch": row["best_epoch"]}
-    return {**results, "task": "classify", "stage": name}, {"frames": row["frames"], "save_folder": str(Path(folder) / name / "save")}
+        results = {key: value for key, value in results.items() if key not in _OF_ONE_STAGE} | {"best_epoch": row["best_epoch"]}
+        own["metrics"] = {split: {"accuracy": value} for split, value in row["accuracy"].items()}
+    return {**results, **own}
 
 
 def reported(results):

@@ -1,4 +1,4 @@
-"""Spoken digits laid out as VoxCeleb and as Speech Commands: a small source, the faults of one, the tool, and the real recordings."""
+"""Spoken digits laid out as three corpora: a small source, the faults of one, the tool, and the real recordings."""
 
 import re
 import zlib
@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from fake_librispeech import tone
 
-from spikebrain.data import spoken_digits, trials
-from spikebrain.data.corpora import gsc, voxceleb
+from spikebrain.data import connected_digits, manifest, spoken_digits, trials
+from spikebrain.data.corpora import gsc, librispeech, voxceleb
 from spikebrain.data.manifest import DataError
 
 HEAD = "path,speaker,gender,label,transcript,duration,sample_rate,split,split_official\n"
@@ -74,6 +74,40 @@ def test_as_speech_commands(source, tmp_path):
     assert (out / "three" / f"{anna}_nohash_7.wav").read_bytes() == as_voxceleb.read_bytes()
 
 
+def test_as_strings(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(connected_digits, "SPLITS", {"train-clean-100": 9, "dev-clean": 4, "test-clean": 4, "test-other": 110})
+    out = spoken_digits.make(tmp_path / "out", source, "librispeech")
+    done = librispeech.prepare(str(out), str(tmp_path / "save"))
+    counts = {split: (c["utterances"], c["speakers"]) for split, c in done.counts.items()}
+    assert counts == {"train-clean-100": (9, 1), "dev-clean": (4, 1), "test-clean": (4, 1), "test-other": (110, 2)} and not done.skipped
+    told = manifest.read(done.manifests["test-other"])
+    assert all(set(one.text.split()) <= {"THREE", "SEVEN"} and 3 <= len(one.text.split()) <= 6 for one in told)
+    numbers = Counter(word for one in told for word in one.text.split())
+    assert abs(numbers["THREE"] - numbers["SEVEN"]) <= 2  # dealt evenly
+    for one in told[:5]:  # 0.25 s a digit, and between and around them 0.05 to 0.2 s
+        digits = len(one.text.split())
+        assert 0.25 * digits + 0.05 * (digits + 1) <= one.duration <= 0.25 * digits + 0.2 * (digits - 1) + 0.3
+    assert {path.parent.name for path in out.glob("test-other/*/*/*.flac")} == {"400", "401"}  # chapters of 50
+    wav, rate = soundfile.read(next(out.glob("test-other/1001/400/*.flac")))
+    assert rate == 16000 and 0 < np.abs(wav[:600]).max() < 0.002  # noise at the beginning, and no digital silence
+    again = spoken_digits.make(tmp_path / "again", source, "librispeech")
+    files = sorted(path.relative_to(out) for path in out.rglob("*.*") if path.suffix in (".flac", ".txt"))
+    assert len(files) > 127 and all((out / name).read_bytes() == (again / name).read_bytes() for name in files)
+
+
+def test_no_recording_is_in_two_splits():
+    found = {(tested, take): connected_digits.split_of(tested, take) for tested in (False, True) for take in range(50)}
+    assert Counter(found.values()) == {"test-clean": 5, "dev-clean": 5, "train-clean-100": 40, "test-other": 50}
+
+
+@pytest.mark.full
+def test_the_strings_that_shipped_models_learnt(real_data, tmp_path):
+    out = spoken_digits.make(tmp_path / "out", real_data / "digits", "librispeech")
+    names = sorted(path.relative_to(out) for path in out.glob("*/*/*/*.*"))
+    assert len(names) == 1950 + len(list(out.glob("*/*/*/*.txt")))
+    assert all((out / name).read_bytes() == (real_data / "connected_digits" / name).read_bytes() for name in names)
+
+
 def test_it_is_kept_while_it_fits(source, tmp_path, monkeypatch):
     out = spoken_digits.make(tmp_path / "out", source)
     monkeypatch.setitem(spoken_digits.LAYOUTS, "voxceleb", lambda *_: 1 / 0)
@@ -133,7 +167,7 @@ def test_tool(source, tmp_path, load_tool, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["shd", "OUT", "--from", "FOLDER"], "--from: shd is made of no existing recordings, only gsc, voxceleb are"),
+        (["shd", "OUT", "--from", "FOLDER"], "--from: shd is made of no existing recordings, only gsc, librispeech, voxceleb are"),
         (["voxceleb", "OUT", "--from", "FOLDER", "--seed", "1"], "--from: takes all of FOLDER and draws nothing: leave --seed and"),
         (["voxceleb", "OUT", "--from", "FOLDER", "--utterances", "dev=3"], "--from: takes all of FOLDER"),
     ],

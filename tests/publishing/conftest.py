@@ -14,9 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 import fake_gsc  # noqa: E402
 import fake_librispeech  # noqa: E402
 import fake_voxceleb  # noqa: E402
+from proved import check_here  # noqa: E402
 
 from spikebrain.data.corpora import gsc, librispeech, shd, voxceleb  # noqa: E402
-from spikebrain.publishing import BundleError, bundle, contents, load, proof  # noqa: E402
+from spikebrain.publishing import bundle, contents, load, proof  # noqa: E402
 from spikebrain.training import asr, classify, distil, hooks, identify, verify  # noqa: E402
 from spikebrain.training.run import run  # noqa: E402
 
@@ -103,11 +104,6 @@ def bundle_of(run_of, tmp_path_factory):
         return made[name]
 
     return publish
-
-
-def check_here(folder):
-    if proof.main([str(folder)]):
-        raise BundleError("is not written")
 
 
 @pytest.fixture(scope="session")

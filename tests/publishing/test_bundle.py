@@ -6,7 +6,7 @@ import json
 import pytest
 import ruamel.yaml
 import torch
-from conftest import check_here
+from proved import check_here
 from speechbrain import Stage
 from speechbrain.dataio.dataloader import make_dataloader
 
@@ -153,15 +153,18 @@ def test_every_task_in_a_fresh_process(name, bundle_of):
 
 
 def test_further_seeds_are_on_the_card(run_of, results_of, tmp_path, tool, capsys):
-    for name, key in (("keywords", "metrics"), ("distilled", "arms")):
+    for name, key in (("keywords", "metrics"), ("distilled", "stages")):
         results = results_of(name)
         (tmp_path / "2.json").write_text(json.dumps({**results, "seed": 2}))
         assert tool.main([str(run_of(name)), str(tmp_path / name), "--seeds", str(tmp_path / "2.json")]) == 0
         assert "| 2 seeds, mean ± standard deviation |" in (tmp_path / name / "README.md").read_text()
-        other = {"metrics": {"test": {"loss": 1.0}}, "arms": {"kdcl": ["kdcl-10"]}}[key]
+        other = {"metrics": {"test": {"loss": 1.0}}, "stages": results.get("stages", ())[:1]}[key]
         (tmp_path / "3.json").write_text(json.dumps({**results, "seed": 3, key: other}))
         assert tool.main([str(run_of(name)), str(tmp_path / "out"), "--seeds", str(tmp_path / "3.json")]) == 1
-        assert f"seeds: one is of the {'stage' if key == 'arms' else 'splits and metrics'} " in capsys.readouterr().err
+        said = {"stages": "3.json: stage: kdcl-20 is none that was trained", "metrics": "seeds: one is of the splits and metrics "}
+        assert said[key] in capsys.readouterr().err
+    words = [str(run_of("distilled")), str(tmp_path / "40"), "--stage=direct-40", "--seeds", str(tmp_path / "2.json")]
+    assert tool.main(words) == 0 and "| 2 seeds, mean ± standard deviation |" in (tmp_path / "40" / "README.md").read_text()
     assert tool.main([str(run_of("keywords")), str(tmp_path / "out"), "--seeds", str(tmp_path / "4.json")]) == 1
     assert "4.json: no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

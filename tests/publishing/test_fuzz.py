@@ -6,6 +6,8 @@ import random
 import resource
 import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -83,12 +85,12 @@ def mutants(folder, number, seed):
 
 @pytest.fixture
 def place(bundle_of, tmp_path):
-    """(name of RUNS) -> (bundle, a copy that the mutants go through)."""
+    """(name of RUNS) -> (bundle, a copy that the mutants go through, at each call another)."""
 
     def copied(name):
         folder = bundle_of(name)
         load(folder, check=True)  # what is compiled at first use is compiled
-        return folder, shutil.copytree(folder, tmp_path / name)
+        return folder, Path(shutil.copytree(folder, tempfile.mkdtemp(dir=tmp_path), dirs_exist_ok=True))
 
     return copied
 

@@ -1,5 +1,6 @@
 """SpeechBrain's own interfaces load what is published for them, from wherever it lies, and say what spikebrain's loader says."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,18 +14,22 @@ import safetensors.torch
 import soundfile
 import torch
 import yaml
-from conftest import check_here
 from fake_librispeech import tone
+from proved import check_here
 from speechbrain.inference.ASR import EncoderASR, EncoderDecoderASR
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain.nnet.linear import Linear
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
 import tiny_bundles  # noqa: E402
 
 from spikebrain import lengths as frames  # noqa: E402
-from spikebrain.publishing import BundleError, bundle, hub, interfaces, load, proof, use  # noqa: E402
+from spikebrain.blocks import subsampling  # noqa: E402
+from spikebrain.frontend.normalisation import UtteranceNormalization  # noqa: E402
+from spikebrain.lobes import LogMel, SpikingTransformerASR  # noqa: E402
+from spikebrain.publishing import BundleError, bundle, host, hub, interfaces, load, outputs, proof, use  # noqa: E402
 
 INTERFACES = {
     "attention": EncoderDecoderASR,
@@ -39,6 +44,12 @@ HEARD = {  # weights, changes of which are heard
     "verify": "embedding_model.head.bias",
 }
 CPU = {"device": "cpu"}
+
+
+def listed(folder, name):
+    """What bundle.json would say of a file as it is now: whoever means harm says it."""
+    data = (folder / name).read_bytes()
+    return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +153,8 @@ def test_spikebrain_needs_none_of_it_and_the_hub_gets_all_of_it(moved, tmp_path)
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda state: state.pop("ctc_lin.w.bias"), r"network\.ckpt: 1 tensors .* the first is ctc_lin\.w\.bias"),
-        (lambda state: state.update({"other": torch.zeros(1)}), r"network\.ckpt: 1 tensors .* the first is other"),
+        (lambda state: state.pop("ctc_lin.w.bias"), r"network\.ckpt: lacks 1 tensors, the first is 'ctc_lin\.w\.bias'"),
+        (lambda state: state.update({"other": torch.zeros(1)}), r"network\.ckpt: has 1 tensors, the first is 'other'"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(edit, message, moved, tmp_path):
@@ -162,14 +173,89 @@ def test_a_pickle_is_refused(moved, tmp_path):
         EncoderASR.from_hparams(str(folder), run_opts=CPU)
 
 
+def test_the_proof_runs_no_yaml_but_that_of_this_version(moved, tmp_path, capsys, reseal):
+    folder, ran = shutil.copytree(moved("ctc"), tmp_path / "copy"), tmp_path / "ran"
+    with open(folder / "hyperparams.yaml", "a") as file:
+        file.write(f"x: !apply:os.mkdir [{ran}]\n")
+
+    assert proof.main([str(folder)]) == 1 and "hyperparams.yaml: has" in capsys.readouterr().err
+    reseal(folder, lambda config: config["speechbrain"].update(listed(folder, "hyperparams.yaml")))
+    assert proof.main([str(folder)]) == 1 and not ran.exists()
+    assert "hyperparams.yaml: is not what this version makes of bundle.json, and is not run" in capsys.readouterr().err
+    EncoderASR.from_hparams(str(folder), run_opts=CPU)
+    assert ran.exists()  # it would have been run
+    (folder / "tokenizer.ckpt").unlink()
+    assert proof.main([str(folder)]) == 1 and "without which spikebrain.load does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoder", ["lif_network", "spikescr", "iml_spikeformer"])
+def test_frames_without_a_spike_are_frames(encoder):
+    torch.manual_seed(1)
+    shape = {"d_model": 16, "nhead": 2, "num_encoder_layers": 2, "num_decoder_layers": 1, "d_ffn": 16}
+    network = host.Network(
+        {
+            "features": LogMel(sample_rate=8000, n_mels=8, n_fft=256),
+            "normalize": UtteranceNormalization(),
+            "frontend": subsampling.make(4, 4, 8),
+            "Transformer": SpikingTransformerASR(8, 4, encoder_module=encoder, normalize_before=True, **shape),
+            "ctc_lin": Linear(input_size=16, n_neurons=8),
+            "seq_lin": Linear(input_size=16, n_neurons=8),
+        }
+    ).eval()
+    encode, decode = (
+        host.Encoder(network),
+        host.Decoder(network, test_beam_size=3, ctc_weight_decode=0.4, temperature=1.0, max_decode_ratio=1.0),
+    )
+    counts = torch.tensor([8000, 6000, 4400, 2100])
+    wavs = frames.zero_past(0.1 * torch.randn(4, 8000), counts)
+    with torch.no_grad():
+        together = encode(wavs, frames.relative(counts, 8000))
+        ids, *_ = decode(together, None)
+        alone = [decode(encode(wav[None, :count], torch.ones(1)), None)[0][0] for wav, count in zip(wavs, counts.tolist(), strict=True)]
+    if encoder == "lif_network":
+        assert (together == 0).all(-1).sum() > 20  # of 28 frames that are padding, and others
+    assert ids == alone
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda state: {"ctc_lin.w.bias": torch.zeros(3)}, r"network\.ckpt: ctc_lin\.w\.bias is torch\.float32 of shape \(3,\)"),
+        (lambda state: {"ctc_lin.w.bias": state["ctc_lin.w.bias"] * torch.nan}, r"ctc_lin\.w\.bias holds 30 NaN"),
+        (lambda state: {"normalize.glob_mean": torch.zeros(7)}, r"normalize\.glob_mean is torch\.float32 of shape \(7,\)"),
+    ],
+)
+def test_tensors_that_are_not_as_the_network_needs_are_refused(edit, message, moved, tmp_path):
+    folder = shutil.copytree(moved("ctc"), tmp_path / "copy")
+    state = safetensors.torch.load_file(folder / "network.ckpt")
+    safetensors.torch.save_file(state | edit(state), folder / "network.ckpt")
+    with pytest.raises(BundleError, match=message):
+        EncoderASR.from_hparams(str(folder), run_opts=CPU)
+
+
+def test_statistics_follow_the_samples(moved):
+    network = EncoderASR.from_hparams(str(moved("ctc")), run_opts=CPU).mods.encoder.network
+    normalize = network["normalize"]
+    assert normalize.glob_mean.device.type == "cpu"
+    outputs._normalised({"features": lambda x, lengths: (x, lengths), "normalize": normalize}, torch.zeros(1, 5, 40, device="meta"), None)
+    assert normalize.glob_mean.device.type == normalize.glob_std.device.type == "meta"
+
+
+def test_normalised_embeddings(host_of):
+    for name in ("verify", "identify"):
+        wavs = torch.randn(2, 4000)
+        assert torch.equal(host_of(name).encode_batch(wavs, normalize=True), host_of(name).encode_batch(wavs))
+
+
 @pytest.mark.parametrize("name", ["attention", "keywords", "verify"])
-def test_the_proof_finds_other_weights(name, moved, tmp_path, capsys):
+def test_the_proof_finds_other_weights(name, moved, tmp_path, capsys, reseal):
     folder = shutil.copytree(moved(name), tmp_path / "copy")
     assert proof.main([str(folder)]) == 0
     state = safetensors.torch.load_file(folder / "network.ckpt")
     key = HEARD[name]
     state[key] += 0.5 * torch.arange(state[key].numel()).view_as(state[key])
     safetensors.torch.save_file(state, folder / "network.ckpt")
+    reseal(folder, lambda config: config["speechbrain"].update(listed(folder, "network.ckpt")))
     assert proof.main([str(folder)]) == 1
     assert "hyperparams.yaml: " in capsys.readouterr().err
 
@@ -187,7 +273,27 @@ def test_plain_data_stays_plain_in_yaml(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [1e-05, -1e20, 2.5e-7, 0.1, 3.0, 7, True, None, "no", "1e-05", "a: b", "“ü”\t", [1e-5, ["x"]], {"no": {"y": []}}]
+    "value",
+    [
+        1e-05,
+        -1e20,
+        2.5e-7,
+        0.1,
+        3.0,
+        7,
+        True,
+        None,
+        "no",
+        "1e-05",
+        "a: b",
+        "“ü”\t",
+        "a\x85 b",
+        "\u2028 c",
+        "\x7f",
+        "\U0001f600",
+        [1e-5, ["x"]],
+        {"no": {"y": []}},
+    ],
 )
 def test_values_are_read_alike_by_both_readers(value):
     text = f"key: {interfaces._value(value)}\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import check_here
+from proved import check_here
 
 from spikebrain import registry
 from spikebrain.lobes import FrameEncoder, LogMel, SpeakerEmbedding
@@ -291,14 +291,17 @@ def test_what_no_network_is(edit, said, keywords, reseal):
     refused(keywords, said)
 
 
+CARD = {"subtract_mean": "none", "score_norm": "none"}
+
+
 def test_a_bundle_of_another_task(copy_of, reseal):
     folder = copy_of("keywords")
     reseal(folder, put(["task"], "verify"))
-    refused(folder, r"decoding: has \['pad', 'paper_padding', 'seconds'\], verify needs \['threshold', 'threshold_of'\]")
-    reseal(folder, lambda config: config.update(decoding={"threshold": None, "threshold_of": None}))
+    refused(folder, r"decoding: has \['pad', 'paper_padding', 'seconds'\], verify needs \['score_norm', 'subtract_mean', 'threshold',")
+    reseal(folder, lambda config: config.update(decoding={"threshold": None, "threshold_of": None, **CARD}))
     refused(folder, "network has 'classifier', a network for verify has features, normalize, embedding_model: it is that of another task")
     folder = copy_of("identify")
-    reseal(folder, lambda config: config.update(task="verify", decoding={"threshold": 0.1, "threshold_of": "x"}))
+    reseal(folder, lambda config: config.update(task="verify", decoding={"threshold": 0.1, "threshold_of": "x", **CARD}))
     refused(folder, "network has 'classifier', a network for verify has")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from speechbrain import Stage
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.preprocess import AudioNormalizer
 
@@ -20,7 +21,7 @@ from fake_librispeech import tone  # noqa: E402
 import spikebrain  # noqa: E402
 from spikebrain.publishing import recordings, use  # noqa: E402
 from spikebrain.publishing.recordings import UseError  # noqa: E402
-from spikebrain.training import looking  # noqa: E402
+from spikebrain.training import asr, looking  # noqa: E402
 
 RATE = tiny_bundles.RATE
 VERBS = {"attention": use.transcribe, "ctc": use.transcribe, "words": use.classify, "speakers": use.classify, "verify": use.embed}
@@ -90,7 +91,7 @@ def test_the_search_hangs_on_its_batch_and_is_therefore_of_one(tiny, sounds):
     counts = torch.tensor([len(wav) for wav in sounds])
     wavs = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
     out = model.outputs(wavs, counts / counts.max())
-    search = use.asr.beam_search({**model.decoding, "lm_folder": None, "lm_weight": 0.0, "modules": model.network})
+    search = asr.beam_search({**model.decoding, "lm_folder": None, "lm_weight": 0.0, "modules": model.network})
     assert [model.text(ids) for ids in search(out["encoded"], out["lengths"])[0]] != use._texts(model)(out, clips)
     assert use._texts(model)(out, clips) == use.transcribe(model, sounds)
 
@@ -103,7 +104,7 @@ def brain_answers(brain, dataset):
     brain.modules.eval()
     for batch in make_dataloader(dataset, **{**loader, "batch_size": 1}):
         with torch.no_grad():
-            out = brain.compute_forward(batch, use.asr.sb.Stage.TEST)
+            out = brain.compute_forward(batch, Stage.TEST)
             if hasattr(brain, "search"):
                 (ids,) = brain.search(out)
                 out = brain.text(ids)

@@ -199,6 +199,21 @@ def test_check_fails_until_the_page_is_written(tool, checkout, capsys):
     assert tool.main(arguments) == 0 and tool.main([*arguments, "--check"]) == 0
 
 
+def test_the_table_of_the_front_page(tool, checkout, capsys):
+    arguments, front = ["--root", str(checkout)], checkout / "README.md"
+    run = {**RUN, "protocol": "connected_digits", "model": "iml_spikeformer_mini", "metrics": {"test-clean": {"WER": 12.5}}}
+    assert tool.main([*arguments, "--keep", str(run_folder(checkout, run))]) == 0
+    front.write_text("# Mine\n")
+    assert tool.main(arguments) == 1 and "README.md: has no place for the table: write <!-- made by" in capsys.readouterr().err
+    front.write_text(f"# Mine\n{tool.front_page.BEGIN}\nold\n{tool.front_page.END}\nand on\n")
+    assert tool.main([*arguments, "--check"]) == 1 and "README.md is out of date" in capsys.readouterr().err
+    assert tool.main(arguments) == 0 and tool.main([*arguments, "--check"]) == 0
+    text = front.read_text()
+    assert text.startswith("# Mine\n") and text.endswith("\nand on\n") and "old" not in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| [")]
+    assert "12.50 (iml_spikeformer_mini)" in row and "strings of real digits, voices of training" in row
+
+
 @pytest.mark.parametrize(
     "text",
     ["/data/corpora/LibriSpeech", "--data_folder=/disk/x", "~/runs", "C:\\runs\\1", "\\\\host\\share", "'/a/b'", "a:/b /c"],
