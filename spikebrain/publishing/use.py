@@ -10,8 +10,8 @@
 A recording is a path, the bytes of a file, an open binary file such as ``sys.stdin.buffer``, or samples (S,) at the model's rate; see
 :mod:`spikebrain.publishing.recordings`.
 
-A recording gives the same in every company. Recordings are sorted by length and go through the network in padded batches, but a beam
-search is of one utterance alone: SpeechBrain's ends for a whole batch at once, after as many steps as its longest member allows.
+A recording gives the same in every company. Recordings are sorted by length and go through the network in padded batches, in which a score
+may differ in its last digits, as sums of float32 do. Words may hang on such a digit: recognisers hear one recording after the other.
 
 Silence, which is no sample above one step of 16 bits, is not asked about: its text is empty, its label None (unless the model has a class
 for it), and it is of no speaker.
@@ -36,7 +36,8 @@ logger = get_logger(__name__)
 # Seconds that go through the network at once; attention needs memory that grows with their square. LibriSpeech has utterances of up to
 # 35 s, VoxCeleb of up to 145 s, and these are heard whole, as in an evaluation.
 LIMITS_S = {"asr": 40.0, "classify": 40.0, "identify": 150.0, "verify": 150.0}
-BATCH_S, BATCH = 80.0, 64  # of a padded batch: seconds, unless one recording is longer, and recordings
+BATCH_S = 80.0  # seconds of a padded batch, unless one recording is longer
+BATCH = {"asr": 1, "classify": 64, "identify": 64, "verify": 64}  # recordings in it
 SILENT = 2.0**-15
 SILENCE = "_silence_"  # the class of Speech Commands
 VERBS = {"asr": "transcribe", "classify": "classify", "identify": "classify", "verify": "verify"}
@@ -235,11 +236,11 @@ def compare(model, enrol, test, threshold=None):
     return Compared(score, None if threshold is None else score > threshold)
 
 
-def batches(seconds):
-    """Places in ``seconds`` in batches, the shortest first: of at most BATCH members, and BATCH_S seconds with padding, unless of one."""
+def batches(seconds, most):
+    """Places in ``seconds`` in batches, the shortest first: of at most ``most`` members, and BATCH_S seconds with padding, unless of one."""
     made = []
     for row in sorted(range(len(seconds)), key=lambda row: seconds[row]):
-        if not made or len(made[-1]) == BATCH or (len(made[-1]) + 1) * seconds[row] > BATCH_S:
+        if not made or len(made[-1]) == most or (len(made[-1]) + 1) * seconds[row] > BATCH_S:
             made.append([])
         made[-1].append(row)
     return made
@@ -287,7 +288,7 @@ class _Listener:
         found = {row: one for row, one in enumerate(opened_ones) if isinstance(one, UseError)}
         rows = [row for row in range(len(opened_ones)) if row not in found]
         together = [row for row in rows if self._asked(opened_ones[row]) <= self.at_once_s]
-        for batch in batches([self._asked(opened_ones[row]) for row in together]):
+        for batch in batches([self._asked(opened_ones[row]) for row in together], BATCH[self.model.task]):
             batch = [together[place] for place in batch]
             found |= zip(batch, self.answers([kept(self._beginning, opened_ones[row]) for row in batch]), strict=True)
         found |= {row: kept(self.apart, self, opened_ones[row]) for row in rows if row not in found}
@@ -361,7 +362,7 @@ class _Window:
         last = recording.samples - size
         starts = list(range(0, last, round(self.hop_s * recording.rate))) + [last]
         found = []
-        for batch in batches([self.length_s] * len(starts)):
+        for batch in batches([self.length_s] * len(starts), BATCH[listener.model.task]):
             found += listener.answers([listener.clip(recording, starts[row], size) for row in batch])
         return found
 

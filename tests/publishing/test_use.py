@@ -435,11 +435,20 @@ def test_what_makes_no_sense_is_refused(tiny, sounds, kind, call, said):
     assert said in str(error.value)
 
 
+def test_recognisers_hear_one_recording_after_the_other(tiny, sounds, monkeypatch):
+    model, heard = tiny("ctc"), []
+    outputs = type(model).outputs
+    monkeypatch.setattr(type(model), "outputs", lambda self, wavs, lengths: heard.append(len(wavs)) or outputs(self, wavs, lengths))
+    model.transcribe(sounds)
+    tiny("words").classify(sounds)
+    assert heard == [1] * len(sounds) + [len(sounds)]
+
+
 def test_batches_are_sorted_and_bounded():
     seconds = torch.rand(500, generator=torch.Generator().manual_seed(1)).mul(30).tolist() + [100.0, 0.1, 0.1]
-    made = use.batches(seconds)
+    made = use.batches(seconds, 64)
     assert sorted(row for batch in made for row in batch) == list(range(len(seconds)))
-    assert max(map(len, made)) <= use.BATCH
+    assert max(map(len, made)) <= 64
     assert all(len(batch) == 1 or len(batch) * max(seconds[row] for row in batch) <= use.BATCH_S for batch in made)
-    assert [seconds[row] for batch in made for row in batch] == sorted(seconds) and use.batches([]) == []
-    assert len(use.batches([1.0] * 200)) == 4
+    assert [seconds[row] for batch in made for row in batch] == sorted(seconds) and use.batches([], 64) == []
+    assert len(use.batches([1.0] * 200, 64)) == 4 and len(use.batches([1.0] * 200, 1)) == 200
