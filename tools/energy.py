@@ -72,7 +72,7 @@ def look(folder, options):
     EnergyError, RecipeError, DataError, CheckpointError, ConversionError
     """
     results, changes = looking.staged(folder, read(folder), options.stage)
-    brain = open_run(folder, results, options, changes)
+    brain = open_run(folder, results, options, **changes)
     split, dataset = _chosen(brain, options)
     root = torch.nn.ModuleDict(brain.parts).eval()
     counter = looking.listened(brain, dataset)
@@ -103,7 +103,7 @@ def read(folder):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def open_run(folder, results, options, changes):
+def open_run(folder, results, options, **changes):
     """The Brain of the run in ``folder``, with the weights that were evaluated, and with ``changes`` of its YAML."""
     if options.fold is not None and results["task"] != "emotion":
         raise EnergyError(f"{folder}: fold: {options.fold}, but a run of the task {results['task']} has none: leave --fold out")

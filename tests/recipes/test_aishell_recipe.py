@@ -77,7 +77,7 @@ TABLES = {
         "iml_spikeformer_12_4 iml_spikeformer_12 iml_spikeformer_24 iml_spikeformer_36"
     ),
     "shared/tables/table_5.yaml": "full mls multistep no_hdm sdsa3 linear linear_no_hdm",
-    "shared/tables/recognisers_mini.yaml": "transformer iml_spikeformer mls multistep spike_driven_transformer gsu lif",
+    "shared/tables/recognisers_mini.yaml": "transformer iml_spikeformer mls mls_counts multistep spike_driven_transformer gsu lif",
 }
 ROWS = [(table, row) for table, rows in TABLES.items() for row in rows.split()]
 OTHER_SIZES = ("transformer_24", "transformer_36", "iml_spikeformer_24", "iml_spikeformer_36", "full")
