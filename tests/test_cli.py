@@ -118,13 +118,13 @@ def test_a_stream_is_left_as_people_leave_it(bundle_of):
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
         live.stdin.write(block + block)
         live.stdin.flush()
-        assert live.stdout.readline()
+        assert all(live.stdout.readline() for _ in range(3))  # and now it waits for more
         live.send_signal(signal.SIGINT)
         assert live.wait(60) == 130 and live.stderr.read() == b""
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
         live.stdin.write(block + block)
         live.stdin.flush()
-        assert live.stdout.readline()
+        assert all(live.stdout.readline() for _ in range(3))  # and now it waits for more
         live.stdout.close()  # as head does
         live.stdin.write(block + block)
         live.stdin.close()
