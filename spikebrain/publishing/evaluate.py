@@ -138,7 +138,7 @@ def _measured(model, task, prepared, data_folder, split, card):
         named = {lists.utterance_id(path) for path in lists.utterances(trials)}
         utterances = [one for one in utterances if one.id in named]
     found = task.measure(model, _groups(utterances, data_folder, model.sample_rate), trials)
-    return [Found(split, name, found[name], card[name], len(utterances)) for name in task.metrics if name in card]
+    return [Found(split, name, value, card[name], len(utterances)) for name, value in found.items() if name in card]
 
 
 def _groups(utterances, data_folder, rate):
@@ -170,11 +170,11 @@ def _accuracy(model, groups, trials):
 
 
 def _detection(model, groups, trials):
-    found = {one.id: embedding for group, wavs in groups for one, embedding in zip(group, use.embed(model, wavs), strict=True)}
-    rows = {name: row for row, name in enumerate(found)}
-    if model.decoding["score_norm"] != "none":
+    if model.decoding["score_norm"] != "none":  # before anything is heard
         how = f"score_norm: {model.decoding['score_norm']}, against a cohort of training speakers"
         raise BundleError(f"the trials of its card were scored with {how}, which no bundle holds: run its recipe with --test_only")
+    found = {one.id: embedding for group, wavs in groups for one, embedding in zip(group, use.embed(model, wavs), strict=True)}
+    rows = {name: row for row, name in enumerate(found)}
     vectors = torch.stack(list(found.values()))
     mean = vectors.double().mean(0) if model.decoding["subtract_mean"] == "test" else model.centre
     vectors = scoring.unit(vectors, mean)

@@ -237,7 +237,7 @@ def compare(model, enrol, test, threshold=None):
 
 
 def batches(seconds, most):
-    """Places in ``seconds`` in batches, the shortest first: of at most ``most`` members, and BATCH_S seconds with padding, unless of one."""
+    """Places in ``seconds`` in batches, the shortest first: at most ``most`` members, and BATCH_S seconds with padding, unless of one."""
     made = []
     for row in sorted(range(len(seconds)), key=lambda row: seconds[row]):
         if not made or len(made[-1]) == most or (len(made[-1]) + 1) * seconds[row] > BATCH_S:
